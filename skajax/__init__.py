@@ -1,0 +1,50 @@
+"""skajax: learning as a continuous-time process, dW/dt = -∇H, in JAX."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from skajax import entropy, landmarks
+from skajax.flow import State, flow, state, tangents
+from skajax.layers import Dense, DenseWeights
+from skajax.methods import Adaptive, Descent, Euler, Published
+from skajax.network import Network, mlp
+from skajax.observables import Observables
+from skajax.simulate import RunFailed, simulate
+from skajax.trajectory import Trajectory, load
+
+if TYPE_CHECKING:
+    from skajax import data, plot, study
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Adaptive",
+    "Dense",
+    "DenseWeights",
+    "Descent",
+    "Euler",
+    "Network",
+    "Observables",
+    "Published",
+    "RunFailed",
+    "State",
+    "Trajectory",
+    "data",
+    "entropy",
+    "flow",
+    "landmarks",
+    "load",
+    "mlp",
+    "plot",
+    "simulate",
+    "state",
+    "study",
+    "tangents",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Plots and studies draw in matplotlib and xarray, which a sweep on a cluster need not import.
+    if name in ("data", "plot", "study"):
+        return importlib.import_module(f"skajax.{name}")
+    raise AttributeError(f"module 'skajax' has no attribute {name!r}")

@@ -1,0 +1,51 @@
+"""Array types, by the names that the docstrings use: one file, so that a shape is spelt once.
+
+``samples`` is the batch B, ``inputs`` and ``outputs`` are n_{l-1} and n_l, ``layers`` is L. A
+leading ``*times`` stands for no axis at all (one instant) or for a trajectory's time axis, and for
+the axes that ``jax.vmap`` has put before it.
+"""
+
+from typing import Literal, TypeAlias
+
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, PyTree
+
+__all__ = [
+    "AnyArray",
+    "Array",
+    "ArrayLike",
+    "Bool",
+    "Count",
+    "Float",
+    "Inputs",
+    "Int",
+    "Key",
+    "Knowledge",
+    "LayerSeries",
+    "OutputSeries",
+    "PerLayer",
+    "PyTree",
+    "Scalar",
+    "ScalarLike",
+    "Sign",
+    "Tensors",
+    "TimeSeries",
+    "Weights",
+]
+
+AnyArray: TypeAlias = Float[Array, "*any"]
+Scalar: TypeAlias = Float[Array, ""]
+ScalarLike: TypeAlias = float | int | Float[ArrayLike, ""]
+Count: TypeAlias = int | Int[Array, "*times"]
+
+Key: TypeAlias = PRNGKeyArray
+Inputs: TypeAlias = Float[Array, "samples inputs"]
+Knowledge: TypeAlias = Float[Array, "samples outputs"]
+Weights: TypeAlias = tuple[PyTree[Float[Array, "..."]], ...]
+Tensors: TypeAlias = tuple[Float[Array, "*times samples _"], ...]
+
+PerLayer: TypeAlias = Float[Array, " layers"]
+TimeSeries: TypeAlias = Float[Array, "*times"]
+LayerSeries: TypeAlias = Float[Array, "*times layers"]
+OutputSeries: TypeAlias = Float[Array, "*times outputs"]
+
+Sign: TypeAlias = Literal["published", "equation"]

@@ -1,0 +1,6 @@
+"""Layers: a frozen configuration and two pure functions, ``init`` and ``knowledge``."""
+
+from skajax.layers._dense import Dense, DenseWeights
+from skajax.layers._layer import Layer
+
+__all__ = ["Dense", "DenseWeights", "Layer"]

@@ -1,0 +1,146 @@
+"""What is measured of every layer at one instant."""
+
+import math
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+
+from skajax import entropy as ent
+from skajax._types import Array, Inputs, LayerSeries, OutputSeries, PerLayer, Tensors, Weights
+from skajax.flow import tangents
+from skajax.network import Network
+
+_LN2 = math.log(2.0)
+
+
+class Observables(eqx.Module):
+    """The paper's diagnostics: per layer, summed over samples and neurons, as rates in time.
+
+    Each is of shape (layers,) at one instant and (times, layers) in a trajectory, but for
+    ``output_mean``, which has the last layer's neurons instead. ż and Ḋ are the rates of Z and D:
+    exact tangents along an ODE, backward differences (Z_k - Z_{k-1}) / Δt under the published
+    rule. The paper's values per step are the rates times Δt.
+    """
+
+    entropy: LayerSeries
+    """H = Σ h(z), Shannon's entropy of the decisions, bits (eq. 9, see :func:`skajax.entropy`)."""
+    entropy_rate: LayerSeries
+    """-(1/ln 2) Σ z Ḋ, bits per time (eq. 10); figure 1 shows it times Δt."""
+    alignment: LayerSeries
+    """cos(z, Ḋ) = Σ z Ḋ / (‖z‖ ‖Ḋ‖), figure 2; 0 where z or Ḋ is 0."""
+    knowledge_norm: LayerSeries
+    """‖Z‖_F."""
+    flow_norm: LayerSeries
+    """‖Φ‖_F = ‖ż‖_F, per time (eq. 6-7), figures 3 and 4."""
+    weight_norm: LayerSeries
+    """‖W‖_F, without the bias."""
+    tensor_net_rate: LayerSeries
+    """Σ (D + ∇_z H) ż, per time, in the sign of the published figures 5 and 6."""
+    tensor_net: LayerSeries
+    """Net since the run's start (eq. 8, 26), in the sign of the published figures."""
+    tensor_net_rate_equation: LayerSeries
+    """Σ (D - ∇_z H) ż, per time, in the sign of eq. 8 and 26-28."""
+    tensor_net_equation: LayerSeries
+    """Net since the run's start (eq. 8, 26), in the sign of the equation."""
+    lagrangian: LayerSeries
+    """L = -Σ z D' ż, nats per time (eq. 14)."""
+    output_mean: OutputSeries
+    """Mean over the samples of each output neuron's decision."""
+
+
+class Label(NamedTuple):
+    """What an observable is called on axes and in files."""
+
+    text: str
+    symbol: str
+    unit: str
+
+
+LABELS = {
+    "entropy": Label("entropy", "$H$", "bit"),
+    "entropy_rate": Label("entropy rate", r"$\dot H$", "bit/time"),
+    "alignment": Label("alignment", r"$\cos(z, \dot D)$", "1"),
+    "knowledge_norm": Label("knowledge", r"$\Vert Z\Vert_F$", "1"),
+    "flow_norm": Label("knowledge flow", r"$\Vert\Phi\Vert_F$", "1/time"),
+    "weight_norm": Label("weights", r"$\Vert W\Vert_F$", "1"),
+    "tensor_net_rate": Label("Tensor Net rate, published sign", r"$\dot{\mathrm{Net}}$", "1/time"),
+    "tensor_net": Label("Tensor Net, published sign", r"$\mathrm{Net}$", "1"),
+    "tensor_net_rate_equation": Label(
+        "Tensor Net rate, equation's sign", r"$\dot{\mathrm{Net}}$", "1/time"
+    ),
+    "tensor_net_equation": Label("Tensor Net, equation's sign", r"$\mathrm{Net}$", "1"),
+    "lagrangian": Label("Lagrangian", r"$\mathcal{L}$", "nat/time"),
+    "output_mean": Label("mean output decision", r"$\bar D$", "1"),
+}
+"""Of every observable: its name in words, its symbol, and its unit (time is that of the flow)."""
+
+
+class Net(NamedTuple):
+    """The accumulated Tensor Net of every layer, in both signs."""
+
+    published: PerLayer
+    equation: PerLayer
+
+
+def net_potential(Z: Tensors, D: Tensors) -> Net:
+    """The functions of the state whose change is the Tensor Net (eq. 26): 0 at Z = 0.
+
+    Σ softplus(z) - ln 2 ± (h(z) - 1), see :func:`skajax.entropy.tensor_net_potential`. Summed as
+    z D + (ln 2 ± 1) (h - 1), which is the same, and needs one sum more than the entropy.
+    """
+    entropy_change = jnp.stack([jnp.sum(ent.entropy(z)) - z.size for z in Z])
+    z_D = jnp.stack([jnp.sum(z * d) for z, d in zip(Z, D, strict=True)])
+    return Net(z_D + (_LN2 + 1) * entropy_change, z_D + (_LN2 - 1) * entropy_change)
+
+
+def observe(
+    weights: Weights, Z: Tensors, D: Tensors, Zdot: Tensors, Ddot: Tensors, origin: Net
+) -> Observables:
+    """Observables of one instant, from knowledge, decisions and their rates of change.
+
+    ``origin`` is :func:`net_potential` where the run began: the Net counts from there.
+    """
+    layers = [_observe_layer(*layer) for layer in zip(weights, Z, D, Zdot, Ddot, strict=True)]
+    net = net_potential(Z, D)
+    return Observables(
+        tensor_net=net.published - origin.published,
+        tensor_net_equation=net.equation - origin.equation,
+        output_mean=jnp.mean(D[-1], axis=0),
+        **{name: jnp.stack([layer[name] for layer in layers]) for name in layers[0]},
+    )
+
+
+def observe_along(
+    network: Network, weights: Weights, velocity: Weights, x: Inputs, origin: Net
+) -> Observables:
+    """Observables of weights that move at ``velocity``, with the exact tangents ż and Ḋ."""
+    Z, D = network.forward(weights, x)
+    return observe(weights, Z, D, *tangents(network, weights, velocity, x), origin)
+
+
+def _observe_layer(w: Any, z: Array, D: Array, zdot: Array, Ddot: Array) -> dict[str, Array]:
+    z_Ddot = jnp.sum(z * Ddot)
+    D_zdot = jnp.sum(D * zdot)
+    lagrangian = jnp.sum(ent.lagrangian(z, zdot))
+    z_norm, zdot_norm, Ddot_norm = _norm(z), _norm(zdot), _norm(Ddot)
+    lengths = z_norm * Ddot_norm
+    aligned = lengths > 0
+    return {
+        "entropy": jnp.sum(ent.entropy(z)),
+        "entropy_rate": -z_Ddot / _LN2,
+        "alignment": jnp.where(aligned, z_Ddot / jnp.where(aligned, lengths, 1), 0),
+        "knowledge_norm": z_norm,
+        "flow_norm": zdot_norm,
+        "weight_norm": _norm(w.W),
+        "tensor_net_rate": D_zdot + lagrangian / _LN2,
+        "tensor_net_rate_equation": D_zdot - lagrangian / _LN2,
+        "lagrangian": lagrangian,
+    }
+
+
+def _norm(values: Array) -> Array:
+    # Differentiable at zero, where the norm has a corner: gradients there are 0, not NaN.
+    squared = jnp.sum(values * values)
+    positive = squared > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1)), 0)

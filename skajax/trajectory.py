@@ -1,0 +1,191 @@
+"""The result of a run: observables over time, where it ended, what it cost; to xarray and to disk."""
+
+import dataclasses
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from skajax import layers
+from skajax._checks import require
+from skajax._types import TimeSeries
+from skajax.flow import State
+from skajax.methods import Outcome, Stats
+from skajax.network import Network
+from skajax.observables import LABELS, Observables
+
+if TYPE_CHECKING:
+    import xarray
+
+_FORMAT = "skajax trajectory 1"
+
+
+class Trajectory(Observables):
+    """A run: every observable at the times ``t``, with shapes (times,) and (times, layers).
+
+    A pytree: under ``jax.vmap`` every array has the mapped axes in front. A run that failed holds
+    what was finite, and its ``outcome`` says why it ended; inside jit and vmap, where shapes are
+    fixed, what comes after a failure is NaN, and ``outcome.step`` tells where that begins.
+    """
+
+    t: TimeSeries = eqx.field(kw_only=True)
+    """Times of the records."""
+    final: State = eqx.field(kw_only=True)
+    """The state at the end, or the last finite one."""
+    stats: Stats = eqx.field(kw_only=True)
+    outcome: Outcome = eqx.field(kw_only=True)
+    parameters: dict[str, Any] = eqx.field(kw_only=True)
+    """The method's numbers: dt, or rtol, atol, ..."""
+    method: str = eqx.field(kw_only=True, static=True)
+    network: Network = eqx.field(kw_only=True, static=True)
+
+    def to_dataset(
+        self,
+        *,
+        lanes: Sequence[str] = (),
+        final: bool = False,
+        attrs: Mapping[str, Any] | None = None,
+    ) -> "xarray.Dataset":
+        """A labelled xarray.Dataset of the run, or of a batch of runs made by ``jax.vmap``.
+
+        Dimensions ``time``, ``layer`` (from 1) and ``output`` (from 0), preceded by the names in
+        ``lanes``, one for each vmapped axis. ``final=True`` adds the final weights, Z and D.
+        The attributes describe the run (versions, device, precision, network, method); ``attrs``,
+        such as ``{"seed": 0}``, adds to them.
+        """
+        import xarray as xr
+
+        lanes = tuple(lanes)
+        require(
+            np.ndim(self.t) == len(lanes) + 1,
+            "lanes",
+            f"name each of the run's {np.ndim(self.t) - 1} vmapped axes",
+            f"it was {lanes!r}",
+        )
+        t = np.asarray(self.t)
+        shared = t.reshape(-1, t.shape[-1])
+        coords: dict[str, Any] = {"layer": np.arange(1, self.entropy.shape[-1] + 1)}
+        if (shared == shared[0]).all():
+            coords["time"] = ("time", shared[0], {"long_name": "time", "units": "time"})
+        else:
+            coords["t"] = ((*lanes, "time"), t, {"long_name": "time", "units": "time"})
+        variables: dict[str, Any] = {}
+        for name, label in LABELS.items():
+            last = "output" if name == "output_mean" else "layer"
+            described = {"long_name": label.text, "units": label.unit}
+            variables[name] = ((*lanes, "time", last), np.asarray(getattr(self, name)), described)
+        for name, value in _scalars(self).items():
+            variables[name] = (lanes, np.broadcast_to(value, t.shape[:-1]))
+        if final:
+            for path, leaf in jax.tree.leaves_with_path(self.final):
+                name = _leaf_name(path)
+                axes = [f"{name}_{axis}" for axis in range(np.ndim(leaf) - len(lanes))]
+                variables[name] = ((*lanes, *axes), np.asarray(leaf))
+        return xr.Dataset(variables, coords, _description(self) | dict(attrs or {}))
+
+    def save(self, path: str | os.PathLike[str], *, attrs: Mapping[str, Any] | None = None) -> None:
+        """Write the run, whole, to one self-describing NetCDF file; :func:`load` reads it back.
+
+        Written to a temporary name beside it and renamed, so that ``path`` never holds half a run.
+        """
+        dataset = self.to_dataset(
+            lanes=[f"lane_{axis}" for axis in range(np.ndim(self.t) - 1)], final=True, attrs=attrs
+        )
+        write_netcdf(dataset, path)
+
+
+def write_netcdf(
+    data: "xarray.Dataset | xarray.DataTree", path: str | os.PathLike[str]
+) -> None:
+    """Write to a temporary name beside ``path``, then rename: all of the file, or none."""
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    os.close(handle)
+    try:
+        data.to_netcdf(temporary, engine="h5netcdf")
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def load(path: str | os.PathLike[str]) -> Trajectory:
+    """Read a run that :meth:`Trajectory.save` wrote: the same arrays, dtypes and description."""
+    import xarray as xr
+
+    require(Path(path).is_file(), "path", "name a file", f"there was none at {os.fspath(path)!r}")
+    try:
+        dataset = xr.load_dataset(path, engine="h5netcdf")
+    except OSError as error:
+        raise ValueError(
+            f"Argument path must name a NetCDF file, but {os.fspath(path)!r} could not be read:"
+            f" {error}."
+        ) from error
+    found = dataset.attrs.get("format")
+    require(found == _FORMAT, "path", f"hold a {_FORMAT!r}", f"its format was {found!r}")
+    arrays = {name: jnp.asarray(variable.values) for name, variable in dataset.items()}
+    t = dataset["t" if "t" in dataset.coords else "time"].values
+    t = np.broadcast_to(t, arrays["steps"].shape + t.shape[-1:])
+    network = _network(dataset.attrs["network"])
+    return Trajectory(
+        **{name: arrays[name] for name in LABELS},
+        t=jnp.asarray(t),
+        final=_final(arrays, network),
+        stats=Stats(arrays.get("evaluations"), arrays["steps"], arrays["rejected"]),
+        outcome=Outcome(*(arrays[f"outcome_{field}"] for field in ("code", "t", "step", "layer"))),
+        parameters={
+            name.removeprefix("parameter_"): value
+            for name, value in arrays.items()
+            if name.startswith("parameter_")
+        },
+        method=dataset.attrs["method"],
+        network=network,
+    )
+
+
+def _scalars(run: Trajectory) -> dict[str, Any]:
+    scalars = {f"outcome_{name}": value for name, value in vars(run.outcome).items()}
+    scalars |= {f"parameter_{name}": value for name, value in run.parameters.items()}
+    return scalars | {name: value for name, value in vars(run.stats).items() if value is not None}
+
+
+def _description(run: Trajectory) -> dict[str, str]:
+    devices = {device.device_kind for device in run.t.devices()}
+    layers = [
+        {"type": type(layer).__name__, **dataclasses.asdict(layer)} for layer in run.network.layers
+    ]
+    return {
+        "format": _FORMAT,
+        "method": run.method,
+        "network": json.dumps(layers),
+        "precision": str(run.entropy.dtype),
+        "device": ", ".join(sorted(devices)),
+        "outcome": str(run.outcome),
+        **{f"{name}_version": version(name) for name in ("skajax", "jax", "diffrax", "numpy")},
+    }
+
+
+def _network(description: str) -> Network:
+    entries = json.loads(description)
+    return Network(tuple(getattr(layers, entry.pop("type"))(**entry) for entry in entries))
+
+
+def _leaf_name(path: tuple[Any, ...]) -> str:
+    return "final_" + jax.tree_util.keystr(path, simple=True, separator="_")
+
+
+def _final(arrays: Mapping[str, jax.Array], network: Network) -> State:
+    # The network tells the weights' structure, whatever its inputs, and the file their values.
+    one = jax.ShapeDtypeStruct((1, 1), jnp.float32)
+    weights = jax.eval_shape(network.init, jax.random.key(0), one)
+    each = (0,) * len(network.layers)
+    return jax.tree.map_with_path(
+        lambda path, _: arrays[_leaf_name(path)], State(jnp.zeros(()), weights, each, each)
+    )
