@@ -1,9 +1,12 @@
-"""The one wording in which skajax refuses bad input."""
+"""The one wording in which skajax refuses bad input, and what it can know of a value."""
 
 import math
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 
 def require(condition: bool, argument: str, must: str, but: str) -> None:
@@ -12,13 +15,32 @@ def require(condition: bool, argument: str, must: str, but: str) -> None:
         raise ValueError(f"Argument {argument} must {must}, but {but}.")
 
 
+def is_traced(*trees: object) -> bool:
+    """Whether an array in here is abstract, its value unknown, as inside of jit, vmap and grad."""
+    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(trees))
+
+
+def as_array(argument: str, value: Any) -> jax.Array:
+    """The value as an array of JAX's, if it is one of numbers."""
+    try:
+        return jnp.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"Argument {argument} must be an array of numbers, but it was"
+            f" {type(value).__name__} ({error})."
+        ) from error
+
+
 def require_positive(argument: str, value: object, what: str) -> None:
-    """Refuse a number that is known and not positive and finite; one under tracing is not known."""
-    if isinstance(value, jax.core.Tracer):
+    """Refuse a number that is not positive and finite; one that is traced passes unseen."""
+    if is_traced(value):
         return
-    number = isinstance(value, float | int | np.number | np.ndarray | jax.Array)
+    scalar = isinstance(value, float | int | np.number | np.ndarray | jax.Array)
     require(
-        number and not isinstance(value, bool) and np.ndim(value) == 0 and 0 < float(value) < math.inf,
+        scalar
+        and not isinstance(value, bool)
+        and np.ndim(value) == 0
+        and 0 < float(value) < math.inf,
         argument,
         f"be {what}, positive and finite",
         f"it was {value!r}",

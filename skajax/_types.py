@@ -7,6 +7,7 @@ the axes that ``jax.vmap`` has put before it.
 
 from typing import Literal, TypeAlias
 
+import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, PyTree
 
 __all__ = [
@@ -34,7 +35,7 @@ __all__ = [
 
 AnyArray: TypeAlias = Float[Array, "*any"]
 Scalar: TypeAlias = Float[Array, ""]
-ScalarLike: TypeAlias = float | int | Float[ArrayLike, ""]
+ScalarLike: TypeAlias = float | int | np.floating | Float[Array, ""]
 Count: TypeAlias = int | Int[Array, "*times"]
 
 Key: TypeAlias = PRNGKeyArray

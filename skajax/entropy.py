@@ -26,9 +26,7 @@ def decision(z: AnyArray) -> AnyArray:
 
 
 @decision.defjvp
-def _decision_jvp(
-    primals: tuple[AnyArray], tangents: tuple[AnyArray]
-) -> tuple[AnyArray, AnyArray]:
+def _decision_jvp(primals: tuple[AnyArray], tangents: tuple[AnyArray]) -> tuple[AnyArray, AnyArray]:
     (z,), (zdot,) = primals, tangents
     return decision(z), decision_derivative(z) * zdot
 
@@ -48,7 +46,7 @@ def entropy(z: AnyArray) -> AnyArray:
 
     The paper's entropy is a change, H = -(1/ln 2) ∫ z dD. With D = σ(z) it is the change of Shannon's
     binary entropy -D log₂ D - (1 - D) log₂(1 - D), and this function is that entropy: h(0) = 1,
-    h(±∞) = 0, h(-z) = h(z). It is evaluated from |z|, where nothing cancels, and its derivative
+    h(-z) = h(z), h → 0 for large |z|. It is evaluated from |z|, where nothing cancels, and its derivative
     is :func:`entropy_gradient`, exactly.
     """
     a = jnp.abs(z)
@@ -56,9 +54,7 @@ def entropy(z: AnyArray) -> AnyArray:
 
 
 @entropy.defjvp
-def _entropy_jvp(
-    primals: tuple[AnyArray], tangents: tuple[AnyArray]
-) -> tuple[AnyArray, AnyArray]:
+def _entropy_jvp(primals: tuple[AnyArray], tangents: tuple[AnyArray]) -> tuple[AnyArray, AnyArray]:
     (z,), (zdot,) = primals, tangents
     return entropy(z), entropy_gradient(z) * zdot
 

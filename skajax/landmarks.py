@@ -25,7 +25,7 @@ class Landmark(NamedTuple):
     """From 1."""
     t: float
     """Its time."""
-    index: float
+    step: float
     """Its place among the records, from 0, with a fraction between two records."""
     K: float
     """Its place on the paper's axis: pass K is recorded at t = (K - 1) dt, so K = 1 + t / dt."""
@@ -69,9 +69,11 @@ def crossings(run: Trajectory, observable: str = "tensor_net_rate") -> tuple[Lan
         signed = np.flatnonzero(series)
         for before, after in zip(signed[:-1], signed[1:], strict=True):
             if series[before] * series[after] < 0:
-                # Records that are exactly 0 between the two are on the line as well.
-                fraction = series[before] / (series[before] - series[after])
-                time = t[before] + fraction * (t[after] - t[before])
+                if after == before + 1:
+                    fraction = series[before] / (series[before] - series[after])
+                    time = t[before] + fraction * (t[after] - t[before])
+                else:  # records that are exactly 0: the middle of them
+                    time = (t[before + 1] + t[after - 1]) / 2
                 direction = int(np.sign(series[after]))
                 found.append(_landmark(run, t, column, time, 0.0, direction, True))
     return tuple(found)
@@ -107,7 +109,9 @@ def _series(
     run: Trajectory, observable: str
 ) -> tuple[Float[np.ndarray, " times"], Float[np.ndarray, "times layers"]]:
     per_layer = [name for name in LABELS if name != "output_mean"]
-    require(observable in per_layer, "observable", f"be one of {per_layer}", f"it was {observable!r}")
+    require(
+        observable in per_layer, "observable", f"be one of {per_layer}", f"it was {observable!r}"
+    )
     require(
         np.ndim(run.t) == 1 and len(run.t) >= 1,
         "run",
@@ -132,7 +136,7 @@ def _landmark(
     return Landmark(
         layer=column + 1,
         t=float(time),
-        index=float(np.interp(time, t, np.arange(len(t)))),
+        step=float(np.interp(time, t, np.arange(len(t)))),
         K=1 + float(time) / dt,
         value=float(value),
         knowledge_norm=float(np.interp(time, t, Z)),

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from skajax._checks import require
+from skajax._checks import as_array, is_traced, require
 from skajax._types import Inputs, Key, Tensors, Weights
 from skajax.entropy import decision
 from skajax.layers import Dense, Layer
@@ -20,9 +21,11 @@ class Network:
 
     def __post_init__(self) -> None:
         require(
-            isinstance(self.layers, tuple) and len(self.layers) >= 1,
+            isinstance(self.layers, tuple)
+            and len(self.layers) >= 1
+            and all(isinstance(layer, Layer) for layer in self.layers),
             "layers",
-            "be a tuple of at least one layer",
+            "be a tuple of at least one layer (with init and knowledge)",
             f"it was {self.layers!r}",
         )
 
@@ -32,7 +35,7 @@ class Network:
         Layer l draws from ``fold_in(key, l)``, l = 0..L-1, so that its weights do not change when
         layers are put on top of it. Only the shape and dtype of x are read.
         """
-        x = jnp.asarray(x)
+        x = as_array("x", x)
         check_inputs(x)
         inputs = jax.ShapeDtypeStruct(x.shape, x.dtype)
         weights = []
@@ -141,7 +144,8 @@ def check_weights(network: Network, weights: Weights, x: jax.Array) -> None:
 
 
 def _check_finite(name: str, value: jax.Array, where: str = "") -> None:
-    if isinstance(value, jax.core.Tracer):
+    if is_traced(value):
         return  # Values are unknown under jit and vmap; the run's outcome reports them instead.
-    bad = int(value.size - jnp.isfinite(value).sum())
+    # On the host: inside jit even an operation on known values would be traced.
+    bad = int(value.size - np.isfinite(np.asarray(value)).sum())
     require(bad == 0, name, "be finite", f"it held {bad} NaN or infinite values{where}")

@@ -4,10 +4,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from skajax._checks import require
+from skajax._checks import as_array, is_traced, require
 from skajax._types import ArrayLike, Float, ScalarLike, Weights
 from skajax.methods import Method
-from skajax.methods._method import is_traced
+from skajax.methods._method import is_number
 from skajax.network import Network, check_inputs, check_weights
 from skajax.trajectory import Trajectory
 
@@ -54,10 +54,15 @@ def simulate(
     Raises ValueError for arguments that do not fit: their names, what they must be, what they were.
     """
     require(isinstance(network, Network), "network", "be a Network", f"it was {network!r}")
-    require(isinstance(method, Method), "method", "be a method, such as Euler(0.01)", f"it was {method!r}")
-    x = jnp.asarray(x)
+    require(
+        isinstance(method, Method),
+        "method",
+        "be a method, such as Euler(0.01)",
+        f"it was {method!r}",
+    )
+    x = as_array("x", x)
     check_inputs(x)
-    weights = jax.tree.map(jnp.asarray, weights)
+    weights = jax.tree.map(lambda leaf: as_array("weights", leaf), weights)
     check_weights(network, weights, x)
     evolution = method.evolve(network, weights, x, t1=t1, steps=steps, save_at=save_at)
     run = Trajectory(
@@ -78,7 +83,7 @@ def simulate(
 
 
 def _parameters(method: Method, dtype: jnp.dtype) -> dict[str, jax.Array]:
-    numbers = eqx.filter(method, eqx.is_inexact_array_like)
+    numbers = eqx.filter(method, is_number)
     return {
         jax.tree_util.keystr(path, simple=True, separator="_"): jnp.asarray(value, dtype)
         for path, value in jax.tree.leaves_with_path(numbers)

@@ -1,7 +1,7 @@
-"""The result of a run: observables over time, where it ended, what it cost; to xarray and to disk."""
+"""The result of a run: observables over time, its end, its cost; to xarray and to disk."""
 
-import dataclasses
 import json
+import math
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -71,7 +71,7 @@ class Trajectory(Observables):
             f"it was {lanes!r}",
         )
         t = np.asarray(self.t)
-        shared = t.reshape(-1, t.shape[-1])
+        shared = t.reshape(math.prod(t.shape[:-1]), t.shape[-1])
         coords: dict[str, Any] = {"layer": np.arange(1, self.entropy.shape[-1] + 1)}
         if (shared == shared[0]).all():
             coords["time"] = ("time", shared[0], {"long_name": "time", "units": "time"})
@@ -102,9 +102,7 @@ class Trajectory(Observables):
         write_netcdf(dataset, path)
 
 
-def write_netcdf(
-    data: "xarray.Dataset | xarray.DataTree", path: str | os.PathLike[str]
-) -> None:
+def write_netcdf(data: "xarray.Dataset | xarray.DataTree", path: str | os.PathLike[str]) -> None:
     """Write to a temporary name beside ``path``, then rename: all of the file, or none."""
     path = Path(path)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
@@ -130,7 +128,7 @@ def load(path: str | os.PathLike[str]) -> Trajectory:
         ) from error
     found = dataset.attrs.get("format")
     require(found == _FORMAT, "path", f"hold a {_FORMAT!r}", f"its format was {found!r}")
-    arrays = {name: jnp.asarray(variable.values) for name, variable in dataset.items()}
+    arrays = {str(name): jnp.asarray(item.values) for name, item in dataset.items()}
     t = dataset["t" if "t" in dataset.coords else "time"].values
     t = np.broadcast_to(t, arrays["steps"].shape + t.shape[-1:])
     network = _network(dataset.attrs["network"])
@@ -158,9 +156,7 @@ def _scalars(run: Trajectory) -> dict[str, Any]:
 
 def _description(run: Trajectory) -> dict[str, str]:
     devices = {device.device_kind for device in run.t.devices()}
-    layers = [
-        {"type": type(layer).__name__, **dataclasses.asdict(layer)} for layer in run.network.layers
-    ]
+    layers = [{"type": type(layer).__name__, **vars(layer)} for layer in run.network.layers]
     return {
         "format": _FORMAT,
         "method": run.method,
@@ -185,7 +181,6 @@ def _final(arrays: Mapping[str, jax.Array], network: Network) -> State:
     # The network tells the weights' structure, whatever its inputs, and the file their values.
     one = jax.ShapeDtypeStruct((1, 1), jnp.float32)
     weights = jax.eval_shape(network.init, jax.random.key(0), one)
-    each = (0,) * len(network.layers)
-    return jax.tree.map_with_path(
-        lambda path, _: arrays[_leaf_name(path)], State(jnp.zeros(()), weights, each, each)
-    )
+    each = (one,) * len(network.layers)
+    structure: Any = State(one, weights, each, each)  # pyright: ignore[reportArgumentType]
+    return jax.tree.map_with_path(lambda path, _: arrays[_leaf_name(path)], structure)

@@ -1,12 +1,13 @@
 """What a network asks of a layer."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 
 from skajax._types import Inputs, Key, Knowledge
 
 
+@runtime_checkable
 class Layer(Protocol):
     """A frozen, hashable configuration with two pure functions.
 

@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from skajax._checks import require, require_positive
+from skajax._checks import as_array, is_traced, require, require_positive
 from skajax._types import Array, Inputs, Int, Scalar, ScalarLike, TimeSeries, Weights
-from skajax.flow import State, flow, state
+from skajax.flow import flow, state
+from skajax.methods._counting import Counting, counted
 from skajax.methods._method import (
     COMPLETED,
     DIVERGED,
@@ -22,7 +23,6 @@ from skajax.methods._method import (
     as_arrays,
     finite_layers,
     first_failure,
-    is_traced,
 )
 from skajax.network import Network
 from skajax.observables import Observables, net_potential, observe_along
@@ -37,7 +37,7 @@ class Adaptive(Method):
     Each step's local error is kept below atol + rtol |W|, in the root mean square over all weights;
     give ``rtol`` and ``atol`` (default 1e-4 and 1e-6), or a whole ``controller``, such as
     ``diffrax.PIDController(rtol, atol, pcoeff=0.3, icoeff=0.4)`` or ``diffrax.ConstantStepSize()``
-    with a ``dt0``. ``dt0`` is the first step's size; None lets the controller find it.
+    with a ``dt0``. ``dt0`` is the first step's size; None leaves it to Diffrax.
     ``max_steps`` bounds the steps, rejected ones included.
 
     ``simulate`` takes t1, and save times in [0, t1]: records there are evaluated on the solver's
@@ -84,6 +84,13 @@ class Adaptive(Method):
             "controller",
             "be a Diffrax step-size controller, such as diffrax.PIDController(rtol, atol)",
             f"it was {controller!r}",
+        )
+        estimates = isinstance(self.solver, diffrax.AbstractAdaptiveSolver)
+        require(
+            estimates or isinstance(controller, diffrax.ConstantStepSize),
+            "controller",
+            "be diffrax.ConstantStepSize(), with a dt0, for a solver that estimates no error",
+            f"it was {type(controller).__name__} for {type(self.solver).__name__}",
         )
         self.controller = controller
         if dt0 is not None:
@@ -132,8 +139,9 @@ class Adaptive(Method):
         if outcome.code == DIVERGED:
             # Accepted steps may already have overflowed: go back to the last finite record.
             last = t[-1] if kept else jnp.zeros_like(t1)
-            final = _solve(method, network, weights, x, last, jnp.minimum(ts, last)).final
-            outcome = eqx.tree_at(lambda o: o.t, outcome, final.t)
+            until = _solve(method, network, weights, x, last, jnp.minimum(ts, last))
+            final = until.final
+            outcome = eqx.tree_at(lambda o: (o.t, o.step), outcome, (last, until.stats.steps))
         return evolution._replace(t=t, records=records, final=final, outcome=outcome)
 
 
@@ -141,7 +149,7 @@ def _save_times(save_at: TimeSeries | None, t1: Scalar) -> TimeSeries:
     """The times to record at: increasing, within [0, t1]."""
     if save_at is None:
         return jnp.asarray(np.linspace(0, 1, SAVES), t1.dtype) * t1
-    ts = jnp.asarray(save_at, t1.dtype)
+    ts = as_array("save_at", save_at).astype(t1.dtype)
     require(
         ts.ndim == 1 and ts.size >= 1,
         "save_at",
@@ -151,9 +159,7 @@ def _save_times(save_at: TimeSeries | None, t1: Scalar) -> TimeSeries:
     if is_traced(ts, t1):
         return ts
     times, end = np.asarray(ts), float(t1)
-    require(
-        bool(np.all(np.diff(times) > 0)), "save_at", "increase", f"it was {_excerpt(times)}"
-    )
+    require(bool(np.all(np.diff(times) > 0)), "save_at", "increase", f"it was {_excerpt(times)}")
     require(
         bool(times[0] >= 0 and times[-1] <= end),
         "save_at",
@@ -178,6 +184,7 @@ def _solve(
         return observe_along(network, weights, flow(network, weights, x), x, origin)
 
     origin = net_potential(*network.forward(weights, x))
+    controller = counted(method.controller, method.solver)
     at_times = diffrax.SubSaveAt(ts=ts, fn=record)
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(field),
@@ -187,11 +194,12 @@ def _solve(
         dt0=method.dt0,
         y0=weights,
         args=x,
-        saveat=diffrax.SaveAt(subs=[at_times, diffrax.SubSaveAt(t1=True)]),
-        stepsize_controller=method.controller,
+        saveat=diffrax.SaveAt(subs=[at_times, diffrax.SubSaveAt(t1=True)], controller_state=True),
+        stepsize_controller=controller,
         max_steps=method.max_steps,
         throw=False,
     )
+    assert solution.ts is not None and solution.ys is not None  # both were asked for
     (t, (t_end,)), (records, end) = solution.ts, solution.ys
     saved = jnp.isfinite(t)  # what a solve that ended early has not saved, Diffrax sets to inf
     t, records = jax.tree.map(
@@ -211,30 +219,18 @@ def _solve(
         [DIVERGED, COMPLETED, MAX_STEPS, STEP_TOO_SMALL],
         SOLVER_FAILED,
     )
+    count = solution.controller_state
+    evaluations = count.evaluations if isinstance(controller, Counting) else None
     layer = jnp.where(finite.all(), 0, jnp.argmin(finite) + 1)
     steps, rejected = solution.stats["num_steps"], solution.stats["num_rejected_steps"]
     return Evolution(
         t,
         records,
         final,
-        Stats(_evaluations(method, steps), steps, rejected),
+        Stats(evaluations, steps, rejected),
         Outcome(code, t_end, steps, layer),
     )
 
 
 def _is_finite(tree: Weights) -> Array:
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
-
-
-def _evaluations(method: Adaptive, steps: Int[Array, ""]) -> Int[Array, ""] | None:
-    """How often the solver evaluated the flow: known of explicit Runge-Kutta methods and Euler."""
-    # Without a dt0 the controller tries two evaluations to choose one.
-    first = 2 if method.dt0 is None else 0
-    if isinstance(method.solver, diffrax.Euler):
-        return steps + first
-    if not isinstance(method.solver, diffrax.AbstractERK):
-        return None
-    tableau = method.solver.tableau
-    if tableau.fsal:  # The last stage is the next step's first.
-        return steps * (tableau.num_stages - 1) + 1 + first
-    return steps * tableau.num_stages + first

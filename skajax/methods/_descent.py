@@ -30,8 +30,9 @@ class Descent(FixedStep):
     time step, and ``Descent(optax.sgd(dt))`` is ``Euler(dt)``. η_k is the optimiser's hyperparameter
     ``learning_rate`` if it was made by ``optax.inject_hyperparams``; otherwise it is measured, as
     the optimiser's first response to a unit gradient with its schedules set to step k. That is
-    the learning rate itself for SGD, with momentum too, Adam, Lion and their kind; where it is not
-    (gradient clipping below 1, Nesterov, RMSProp, Adagrad), use ``optax.inject_hyperparams``.
+    the learning rate itself for SGD, with momentum too, Adam, AdamW, Lion. Where it is not (Nesterov
+    momentum, NAdam, AdaBelief, RMSProp, Adagrad, MultiSteps, noise, clipping below 1), make the
+    optimiser by ``optax.inject_hyperparams``.
 
     Records ``steps`` + 1 instants, the end included. Rates (entropy_rate, flow_norm, ...) are those
     of the motion that the optimiser makes, Ẇ = u_k / η_k, or of the flow where η_k is 0.
@@ -58,7 +59,6 @@ class Descent(FixedStep):
     def count_steps(self, t1: ScalarLike | None, steps: int | None) -> int:
         """The optimiser's learning rates set the time; the user sets the steps."""
         require(t1 is None, "t1", "be left out with Descent", "its learning rates make up the time")
-        require(steps is not None, "steps", "be given with Descent", "it was None")
         return checked_steps(steps)
 
     def start(self, network: Network, weights: Weights, x: Inputs) -> _Carry:
@@ -75,40 +75,37 @@ class Descent(FixedStep):
             gradient = jax.tree.map(jnp.negative, rates)
             update, state = self.optimiser.update(gradient, carry.optimiser, carry.weights)
             weights = optax.apply_updates(carry.weights, update)
-            eta = self._learning_rate(carry, x.dtype)
+            eta = self._learning_rate(carry.k, state, x.dtype)
         moves = eta != 0
         velocity = jax.tree.map(
             lambda u, v: jnp.where(moves, u / jnp.where(moves, eta, 1), v), update, rates
         )
-        record = Record(
-            carry.t, observe_along(network, carry.weights, velocity, x, carry.origin)
-        )
+        record = Record(carry.t, observe_along(network, carry.weights, velocity, x, carry.origin))
         return _Carry(carry.k + 1, carry.t + eta, weights, carry.origin, state), record
 
-    def _learning_rate(self, carry: _Carry, dtype: jnp.dtype) -> Scalar:
+    def _learning_rate(self, k: Int[Array, ""], state: Any, dtype: jnp.dtype) -> Scalar:
+        """η_k, where ``state`` is the optimiser's after step k: it holds what the step used."""
         injected = [
             node.hyperparams["learning_rate"]
-            for node in jax.tree.leaves(carry.optimiser, is_leaf=_is_injected)
+            for node in jax.tree.leaves(state, is_leaf=_is_injected)
             if _is_injected(node) and "learning_rate" in node.hyperparams
         ]
         if injected:
             return jnp.asarray(injected[0], dtype)
-        probe = jnp.zeros((), dtype)
+        probe = jnp.zeros((1, 1), dtype)  # of rank 2, which factored optimisers ask for
         fresh = jax.tree.map(
-            lambda node: node._replace(count=carry.k.astype(node.count.dtype))
-            if _is_schedule(node)
-            else node,
+            lambda node: (
+                node._replace(count=k.astype(node.count.dtype)) if _is_schedule(node) else node
+            ),
             self.optimiser.init(probe),
             is_leaf=_is_schedule,
         )
-        response, _ = self.optimiser.update(jnp.ones((), dtype), fresh, probe)
-        return -response
+        response, _ = self.optimiser.update(jnp.ones_like(probe), fresh, probe)
+        return -jnp.asarray(response)[0, 0]
 
 
 def _is_injected(node: object) -> bool:
-    return isinstance(
-        node, optax.InjectHyperparamsState | optax.InjectStatefulHyperparamsState
-    )
+    return isinstance(node, optax.InjectHyperparamsState | optax.InjectStatefulHyperparamsState)
 
 
 def _is_schedule(node: object) -> bool:

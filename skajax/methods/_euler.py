@@ -10,6 +10,7 @@ from skajax._checks import require_positive
 from skajax._types import Array, Inputs, Int, Scalar, ScalarLike, Weights
 from skajax.flow import flow
 from skajax.methods._fixed import FixedStep, Record, whole_steps
+from skajax.methods._method import as_float
 from skajax.network import Network
 from skajax.observables import Net, net_potential, observe_along
 
@@ -28,7 +29,7 @@ class Euler(FixedStep):
     ż and Ḋ, the end included. ``simulate`` takes t1 = K dt, or steps = K.
     """
 
-    dt: ScalarLike = eqx.field(converter=lambda dt: float(dt) if isinstance(dt, int) else dt)
+    dt: ScalarLike = eqx.field(converter=as_float)
 
     records_end: ClassVar[bool] = True
 
@@ -53,9 +54,7 @@ class Euler(FixedStep):
     def step(self, network: Network, carry: _Carry, x: Inputs) -> tuple[_Carry, Record]:
         """W ← W + dt · flow(W)."""
         velocity = flow(network, carry.weights, x)
-        record = Record(
-            carry.t, observe_along(network, carry.weights, velocity, x, carry.origin)
-        )
+        record = Record(carry.t, observe_along(network, carry.weights, velocity, x, carry.origin))
         weights = jax.tree.map(lambda w, v: w + self.dt * v, carry.weights, velocity)
         k = carry.k + 1
         return _Carry(k, k.astype(x.dtype) * self.dt, weights, carry.origin), record

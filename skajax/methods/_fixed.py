@@ -17,7 +17,7 @@ import numpy as np
 from jax import lax
 from tqdm.auto import tqdm
 
-from skajax._checks import require, require_positive
+from skajax._checks import is_traced, require, require_positive
 from skajax._types import Inputs, Int, Scalar, ScalarLike, TimeSeries, Weights
 from skajax.flow import State, state
 from skajax.methods._method import (
@@ -30,7 +30,6 @@ from skajax.methods._method import (
     as_arrays,
     finite_layers,
     first_failure,
-    is_traced,
 )
 from skajax.network import Network
 from skajax.observables import Observables
@@ -50,7 +49,7 @@ class FixedStep(Method):
     """A method made of steps, each of which needs only what the one before it carried over."""
 
     records_end: ClassVar[bool]
-    """Whether the state after the last step is recorded too."""
+    """Whether the state after the last step is recorded too; it is looked at in any case."""
 
     @abc.abstractmethod
     def count_steps(self, t1: ScalarLike | None, steps: int | None) -> int:
@@ -79,17 +78,20 @@ class FixedStep(Method):
         require(save_at is None, "save_at", f"be left out with {name}", "it records every step")
         count = self.count_steps(t1, steps)
         method = as_arrays(self, x.dtype)
-        march = _scan if is_traced(method, weights, x) else _march
         carry = _start(method, network, weights, x)
+        march = _scan if is_traced(method, carry) else _march
         carry, records, taken, layer = march(method, network, carry, x, count)
         final = _state(network, carry.weights, x, carry.t)
         diverged = layer > 0
+        until = final.t
+        if is_traced(records):  # a scan cannot stop: its end lies beyond the overflow
+            until = jnp.where(diverged, jnp.nanmax(records.t, initial=0), final.t)
         return Evolution(
             records.t,
             records.observables,
             final,
             Stats(evaluations=taken, steps=taken, rejected=0 * taken),
-            Outcome(jnp.where(diverged, DIVERGED, COMPLETED), final.t, taken, layer),
+            Outcome(jnp.where(diverged, DIVERGED, COMPLETED), until, taken, layer),
         )
 
 
@@ -110,27 +112,24 @@ def whole_steps(t1: ScalarLike | None, steps: int | None, dt: ScalarLike) -> int
         "the number of records, t1 / dt, is a shape and must be known",
     )
     require_positive("t1", t1, "an end time")
-    ratio = float(t1) / float(dt)
+    end, step = float(t1), float(dt)  # pyright: ignore[reportArgumentType]
+    ratio = end / step
     K = max(round(ratio), 1)
     require(
         abs(ratio - K) <= min(1e-6 * K, 1e-2),
         "t1",
         "be a whole number of steps dt, because no step is cut short",
-        f"t1 / dt = {float(t1):.8g} / {float(dt):.8g} = {ratio:.8g}; the nearest are t1 ="
-        f" {max(math.floor(ratio), 1) * float(dt):.8g} and {math.ceil(ratio) * float(dt):.8g}",
+        f"t1 / dt = {end:.8g} / {step:.8g} = {ratio:.8g}; near it are t1 = "
+        + " and ".join(f"{n * step:.8g}" for n in (math.floor(ratio), math.ceil(ratio)) if n),
     )
     return K
 
 
-def checked_steps(steps: int) -> int:
+def checked_steps(steps: int | None) -> int:
     """The number of steps, if it is one."""
-    require(
-        isinstance(steps, int | np.integer) and not isinstance(steps, bool) and steps >= 1,
-        "steps",
-        "be a whole number of steps, at least 1",
-        f"it was {steps!r}",
-    )
-    return int(steps)
+    whole = isinstance(steps, int | np.integer) and not isinstance(steps, bool) and steps >= 1
+    require(whole, "steps", "be a whole number of steps, at least 1", f"it was {steps!r}")
+    return int(steps)  # pyright: ignore[reportArgumentType]
 
 
 @eqx.filter_jit
@@ -146,38 +145,44 @@ def _state(network: Network, weights: Weights, x: Inputs, t: Scalar) -> State:
 def _scan(
     method: FixedStep, network: Network, carry: Any, x: Inputs, count: int
 ) -> tuple[Any, Record, Int[jax.Array, ""], Int[jax.Array, ""]]:
-    """All steps as one differentiable, vmappable loop; a run that overflows goes on as NaN."""
+    """All steps as one differentiable, vmappable loop; what follows an overflow is NaN."""
     carry, records = lax.scan(lambda c, _: method.step(network, c, x), carry, length=count)
-    if method.records_end:
-        _, last = method.step(network, carry, x)
-        records = jax.tree.map(lambda r, e: jnp.concatenate([r, e[None]]), records, last)
+    _, last = method.step(network, carry, x)
+    records = jax.tree.map(lambda r, e: jnp.concatenate([r, e[None]]), records, last)
     good, layer = first_failure(records.observables)
-    return carry, records, jnp.minimum(good, count), layer
+    kept = count + 1 if method.records_end else count
+
+    def mask(r: jax.Array) -> jax.Array:
+        return jnp.where(
+            (jnp.arange(kept) < good).reshape(-1, *[1] * (r.ndim - 1)), r[:kept], jnp.nan
+        )
+
+    return carry, jax.tree.map(mask, records), jnp.minimum(good, count), layer
 
 
 def _march(
     method: FixedStep, network: Network, carry: Any, x: Inputs, count: int
 ) -> tuple[Any, Record, Int[jax.Array, ""], Int[jax.Array, ""]]:
-    """All steps in chunks; where a record is not finite, back to the last one that was."""
+    """All steps in chunks; where one meets what is not finite, back to the last good record."""
     parts, taken, layer = [], 0, 0
     before = (carry, 0)  # a carry, and how many steps lead from it to the last good record
     sizes = [min(CHUNK, count - k) for k in range(0, count, CHUNK)]
-    with tqdm(total=count, desc=type(method).__name__, disable=None, delay=1, leave=False) as bar:
-        for size in [*sizes, 1] if method.records_end else sizes:
+    with tqdm(total=count, desc=method.name, disable=None, delay=1, leave=False) as bar:
+        for size in [*sizes, 1]:  # the last one only looks at the end
             after, buffer, good = _chunk(method, network, carry, x, jnp.asarray(size))
             good = int(good)
-            parts.append(jax.tree.map(lambda b, n=good: np.asarray(b)[:n], buffer))
+            if taken < count or method.records_end:
+                parts.append(jax.tree.map(lambda b, n=good: np.asarray(b)[:n], buffer))
             if good < size:
                 finite = finite_layers(jax.tree.map(lambda b, n=good: b[n], buffer.observables))
                 layer = int(jnp.argmin(finite)) + 1
-                origin, steps = (carry, good - 1) if good else before
-                carry, _, _ = _chunk(method, network, origin, x, jnp.asarray(steps))
+                start, steps = (carry, good - 1) if good else before
+                carry, _, _ = _chunk(method, network, start, x, jnp.asarray(steps))
                 taken += good
                 break
-            if taken == count:
-                break  # This was the record of the end; the step it took belongs to no one.
-            before, carry, taken = (carry, size - 1), after, taken + size
-            bar.update(size)
+            if taken < count:
+                before, carry, taken = (carry, size - 1), after, taken + size
+                bar.update(size)
     records = jax.tree.map(lambda *leaves: jnp.asarray(np.concatenate(leaves)), *parts)
     return carry, records, jnp.asarray(taken), jnp.asarray(layer)
 

@@ -1,12 +1,14 @@
 """What every method is: a way to carry weights through time, and what it hands back."""
 
 import abc
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from skajax._checks import is_traced, require
 from skajax._types import Array, Bool, Count, Inputs, Int, ScalarLike, TimeSeries, Weights
 from skajax.flow import State
 from skajax.network import Network
@@ -43,7 +45,7 @@ class Outcome(eqx.Module):
 
     def __str__(self) -> str:
         """What happened, where, and what to try; of one run, and outside of jit and vmap."""
-        if isinstance(self.code, jax.core.Tracer) or jnp.ndim(self.code):
+        if is_traced(self.code) or jnp.ndim(self.code):
             return f"Outcome(code={self.code})"
         time = f"t = {float(self.t):.6g}"
         what = f"layer {int(self.layer)}" if int(self.layer) else "the flow"
@@ -70,6 +72,9 @@ class Evolution(NamedTuple):
     outcome: Outcome
 
 
+_AnyMethod = TypeVar("_AnyMethod", bound="Method")
+
+
 class Method(eqx.Module):
     """How weights move through time: Euler, Published, Descent or Adaptive."""
 
@@ -92,16 +97,31 @@ class Method(eqx.Module):
         """Carry the weights from t = 0 to t1, or through so many steps, and record on the way."""
 
 
-def as_arrays(method: Method, dtype: jnp.dtype) -> Method:
+def as_arrays(method: _AnyMethod, dtype: jnp.dtype) -> _AnyMethod:
     """The method with its numbers as arrays of this dtype: a new value then compiles nothing."""
-    return jax.tree.map(
-        lambda leaf: jnp.asarray(leaf, dtype) if eqx.is_inexact_array_like(leaf) else leaf, method
-    )
+
+    def as_array(path: tuple[Any, ...], leaf: Any) -> Any:
+        if not is_number(leaf):
+            return leaf
+        if not is_traced(leaf):
+            name = jax.tree_util.keystr(path, simple=True)
+            fits = leaf == 0 or jnp.finfo(dtype).tiny <= abs(leaf) <= jnp.finfo(dtype).max
+            require(bool(fits), name, f"be representable in {dtype}", f"it was {leaf!r}")
+        return jnp.asarray(leaf, dtype)
+
+    return jax.tree.map_with_path(as_array, method)
 
 
-def is_traced(*trees: object) -> bool:
-    """Whether an array in here is abstract, as inside of jit, vmap and grad."""
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
+def is_number(leaf: object) -> bool:
+    """Whether a leaf of a method is one of its numbers: floating-point, traced or not."""
+    if isinstance(leaf, jax.Array | np.ndarray | np.generic):
+        return jnp.issubdtype(leaf.dtype, jnp.floating)
+    return isinstance(leaf, float)
+
+
+def as_float(value: Any) -> Any:
+    """A whole number as the float it stands for; anything else as it is."""
+    return float(value) if type(value) is int else value
 
 
 def finite_layers(records: Observables) -> Bool[Array, "*times layers"]:

@@ -12,6 +12,7 @@ from skajax._checks import require, require_positive
 from skajax._types import Array, Inputs, Int, Scalar, ScalarLike, Tensors, Weights
 from skajax.entropy import entropy_gradient
 from skajax.methods._fixed import FixedStep, Record, whole_steps
+from skajax.methods._method import as_float
 from skajax.network import Network
 from skajax.observables import Net, observe
 
@@ -44,7 +45,7 @@ class Published(FixedStep):
     pass behind. Both vanish with dt, so its limit is the same ODE, with order 1.
     """
 
-    dt: ScalarLike = eqx.field(converter=lambda dt: float(dt) if isinstance(dt, int) else dt)
+    dt: ScalarLike = eqx.field(converter=as_float)
 
     records_end: ClassVar[bool] = False
 

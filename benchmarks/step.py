@@ -1,0 +1,148 @@
+"""What a step costs, with every observable recorded.
+
+Against two yardsticks in the same run: the matrix products that the step cannot do without, on
+the same shapes and by the same compiler, and the published rule written in eager PyTorch.
+
+    python benchmarks/step.py
+"""
+
+import argparse
+import math
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import skajax as ska
+
+WIDTHS = (256, 128, 64, 10)
+LN2 = math.log(2.0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--passes", type=int, default=50)
+    parser.add_argument("--rounds", type=int, default=15)
+    options = parser.parse_args()
+    passes = options.passes
+
+    x, _ = ska.data.mnist_subset()
+    x = jnp.asarray(x)
+    network = ska.mlp(WIDTHS)
+    weights = network.init(jax.random.key(0), x)
+    simulate = partial(ska.simulate, network, weights, x)
+
+    jobs: dict[str, Callable[[], object]] = {
+        "8 matrix products": partial(products, x, weights, passes, tangents=False),
+        "15 matrix products": partial(products, x, weights, passes, tangents=True),
+        "Published": lambda: simulate(ska.Published(0.01), steps=passes).entropy,
+        "Euler": lambda: simulate(ska.Euler(0.01), steps=passes - 1).entropy,
+    }
+    try:
+        import torch
+    except ImportError:
+        print("without PyTorch: pip install torch, for the comparison with it")
+    else:
+        jobs["Published, eager PyTorch"] = partial(torch_published, torch, x, weights, passes)
+
+    first, times = measure(jobs, options.rounds)
+    per_pass = {name: 1e3 * statistics.median(t) / passes for name, t in times.items()}
+    base = {"Euler": "15 matrix products", "15 matrix products": "15 matrix products"}
+    print(f"\n{x.shape[0]} x {x.shape[1]} inputs, widths {WIDTHS}, float32, {passes} passes a run,")
+    print(f"median of {options.rounds} interleaved rounds on {jax.devices()[0].device_kind}\n")
+    print(
+        f"{'':28}{'ms/pass':>9}{'over its products':>20}{'over PyTorch':>15}{'first call, s':>15}"
+    )
+    for name, ms in per_pass.items():
+        own = ms / per_pass[base.get(name, "8 matrix products")]
+        torch_ms = per_pass.get("Published, eager PyTorch")
+        against = f"{ms / torch_ms:.2f}" if torch_ms else "-"
+        print(f"{name:28}{ms:9.2f}{own:20.2f}{against:>15}{first[name]:15.2f}")
+
+
+def measure(
+    jobs: dict[str, Callable[[], object]], rounds: int
+) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """First-call seconds (with the compilation), and seconds of each later, interleaved round."""
+    first, times = {}, {name: [] for name in jobs}
+    for name, job in jobs.items():
+        first[name] = timed(job)
+    for _ in range(rounds):
+        for name, job in jobs.items():
+            times[name].append(timed(job))
+    return first, times
+
+
+def timed(job: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    jax.block_until_ready(job())
+    return time.perf_counter() - start
+
+
+@partial(jax.jit, static_argnames=("passes", "tangents"))
+def products(x: jax.Array, weights: tuple, passes: int, *, tangents: bool) -> list[jax.Array]:
+    """A step's matrix products and nothing else: x W and xᵀ g, and for tangents x Ẇ and ẋ W."""
+    widths = [w.W.shape[1] for w in weights]
+    inputs = [x, *(jnp.ones((x.shape[0], n), x.dtype) for n in widths[:-1])]
+
+    def one_pass(_: int, W: list[jax.Array]) -> list[jax.Array]:
+        Z = [a @ w for a, w in zip(inputs, W, strict=True)]
+        gradients = [1e-6 * (a.T @ z) for a, z in zip(inputs, Z, strict=True)]
+        if tangents:
+            moved = [a @ g for a, g in zip(inputs, gradients, strict=True)]
+            carried = [z @ w for z, w in zip(moved[:-1], W[1:], strict=True)]
+            # Every product must reach the result, or the compiler drops it.
+            seen = sum(jnp.sum(m[0]) for m in moved) + sum(jnp.sum(c[0]) for c in carried)
+            gradients = [g + 1e-30 * seen for g in gradients]
+        return gradients
+
+    return jax.lax.fori_loop(0, passes, one_pass, [w.W for w in weights])
+
+
+def torch_published(torch: object, x: jax.Array, weights: tuple, passes: int) -> object:
+    """The published rule and its diagnostics, as one would write them in eager PyTorch."""
+    dt = 0.01
+    X = torch.from_numpy(np.array(x))
+    W = [torch.from_numpy(np.array(w.W)) for w in weights]
+    b = [torch.from_numpy(np.array(w.b)) for w in weights]
+    Z_old, D_old, records = [], [], []
+    for k in range(passes):
+        Z, D, inputs = [], [], X
+        for w, bias in zip(W, b, strict=True):
+            Z.append(inputs @ w + bias)
+            D.append(torch.sigmoid(Z[-1]))
+            inputs = D[-1]
+        if k > 0:
+            lower = [X, *D_old[:-1]]
+            for layer in range(len(W)):
+                z, d = Z[layer], D[layer]
+                dZ, dD, slope = z - Z_old[layer], d - D_old[layer], d * (1 - d)
+                gradient = -(1 / LN2) * z * slope
+                records.append(
+                    (
+                        -(1 / LN2) * (z * dD).sum().item() / dt,
+                        torch.nn.functional.cosine_similarity(
+                            z.flatten(), dD.flatten(), dim=0
+                        ).item(),
+                        z.norm().item(),
+                        dZ.norm().item() / dt,
+                        W[layer].norm().item(),
+                        ((d + gradient) * dZ).sum().item() / dt,
+                        -(z * slope * dZ).sum().item() / dt,
+                        (-(d * torch.log2(d) + (1 - d) * torch.log2(1 - d))).nansum().item(),
+                    )
+                )
+                g = -(1 / LN2) * (z * slope + dD)
+                W[layer] -= dt * lower[layer].T @ g / X.shape[0]
+                b[layer] -= dt * g.mean(dim=0)
+            records.append(D[-1].mean(dim=0))
+        Z_old, D_old = Z, D
+    return None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""The paper's experiments, run: six step sizes by two rules, the ODE itself, and an ensemble."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import NamedTuple
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm.auto import tqdm
+
+from skajax import data
+from skajax._types import Array, Float, Int, Tensors, Weights
+from skajax.flow import State, state
+from skajax.landmarks import PAPER_DT
+from skajax.methods import Adaptive, Euler, Published
+from skajax.network import Network, mlp
+from skajax.simulate import simulate
+from skajax.trajectory import Trajectory
+
+T = 0.5
+"""The paper's characteristic time, η K."""
+
+STEPS = (25, 50, 100, 150, 200, 500)
+"""The paper's K, with η = T / K: 0.02, 0.01, 0.005, 0.00333 (printed as 0.0033), 0.0025, 0.001."""
+
+LATE = 10.0
+"""How far the ODE is followed to see what happens after T."""
+
+
+INSTANTS = 10
+"""Snapshots of a run, evenly spaced in (0, T], beside the one at t = 0."""
+
+
+class Snapshots(NamedTuple):
+    """Knowledge and decisions of every layer at a few times."""
+
+    t: Float[np.ndarray, " instants"]
+    Z: list[Tensors]
+    D: list[Tensors]
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """All runs that the claims are held against. Runs by K have η = T / K."""
+
+    network: Network
+    x: Float[Array, "samples inputs"]
+    y: Int[np.ndarray, " samples"]
+    seeds: tuple[int, ...]
+    weights: Weights
+    """Of seed 0, for the single runs."""
+    published: Mapping[int, Trajectory]
+    euler: Mapping[int, Trajectory]
+    reference: Trajectory
+    """The continuous limit: the adaptive solution at a tight tolerance."""
+    adaptive: Mapping[float, Trajectory]
+    """Adaptive solutions by relative tolerance, as a user would run them."""
+    late: Trajectory
+    """The continuous limit up to t = 10."""
+    ensemble_weights: Weights
+    ensemble_published: Trajectory
+    """A lane a seed, by the published rule at η = 0.01, K = 50."""
+    ensemble_reference: Trajectory
+    """A lane a seed, in the continuous limit."""
+    snapshots_published: Snapshots
+    snapshots_continuous: Snapshots
+
+    def lanes(self, ensemble: Trajectory) -> list[Trajectory]:
+        """The ensemble's runs, one by one."""
+        return [jax.tree.map(lambda a, n=lane: a[n], ensemble) for lane in range(len(self.seeds))]
+
+
+def gather(*, seeds: int = 16, quick: bool = False) -> Evidence:
+    """Run everything: the paper's network and images, ``seeds`` initialisations.
+
+    ``quick`` records the continuous runs at fewer instants; the runs themselves are the same.
+    """
+    images, labels = data.mnist_subset(per_class=100)
+    x, network = jnp.asarray(images), mlp([256, 128, 64, 10])
+    keys = jax.vmap(jax.random.key)(jnp.arange(seeds))
+    ensemble = jax.vmap(lambda key: network.init(key, x))(keys)
+    weights = jax.tree.map(lambda w: w[0], ensemble)
+    grid = np.linspace(0, 1, 251 if quick else 501)
+    # Equal numbers of save times, so that all continuous runs share one compiled program.
+    late = np.concatenate([[0], np.geomspace(1e-3, 1, grid.size - 1)])
+    lane_grid = T * grid[:: 5 if quick else 4]
+
+    run = partial(simulate, network, weights, x)
+    tight = Adaptive(diffrax.Tsit5(), rtol=1e-5, atol=1e-7)
+    plan: dict[str, Callable[[], object]] = {
+        "reference": lambda: run(tight, T, save_at=T * grid),
+        "adaptive": lambda: {
+            rtol: run(Adaptive(diffrax.Tsit5(), rtol=rtol, atol=1e-2 * rtol), T, save_at=T * grid)
+            for rtol in (1e-3, 1e-4)
+        },
+        "late": lambda: run(tight, LATE, save_at=LATE * late),
+        "published": lambda: {K: run(Published(T / K), steps=K) for K in STEPS},
+        "euler": lambda: {K: run(Euler(T / K), steps=K) for K in STEPS},
+        "ensemble_published": lambda: _vmapped(network, x, ensemble),
+        "ensemble_reference": lambda: _mapped(network, x, ensemble, lane_grid),
+        "snapshots_published": lambda: _snapshots_published(network, weights, x),
+        "snapshots_continuous": lambda: _snapshots_continuous(network, weights, x),
+    }
+    results = {}
+    with tqdm(plan.items(), disable=None, leave=False) as bar:
+        for name, experiment in bar:
+            bar.set_description(f"experiment: {name.replace('_', ' ')}")
+            results[name] = jax.tree.map(np.asarray, jax.block_until_ready(experiment()))
+    return Evidence(
+        network=network,
+        x=x,
+        y=labels,
+        seeds=tuple(range(seeds)),
+        weights=weights,
+        ensemble_weights=jax.tree.map(np.asarray, ensemble),
+        **results,
+    )
+
+
+def _vmapped(network: Network, x: Float[Array, "samples inputs"], weights: Weights) -> Trajectory:
+    K = round(T / PAPER_DT)
+    lane = lambda w: simulate(network, w, x, Published(PAPER_DT), steps=K)  # noqa: E731
+    return jax.jit(jax.vmap(lane))(weights)
+
+
+def _mapped(
+    network: Network,
+    x: Float[Array, "samples inputs"],
+    weights: Weights,
+    times: Float[np.ndarray, " times"],
+) -> Trajectory:
+    # Lane after lane: a vmapped adaptive solve would run all of them until the slowest is done.
+    method = Adaptive(diffrax.Tsit5(), rtol=1e-4, atol=1e-6)
+    lane = lambda w: simulate(network, w, x, method, T, save_at=times)  # noqa: E731
+    return jax.jit(lambda w: jax.lax.map(lane, w))(weights)
+
+
+def _snapshots_published(
+    network: Network, weights: Weights, x: Float[Array, "samples inputs"]
+) -> Snapshots:
+    K = round(T / PAPER_DT)
+    counts = np.linspace(0, K, INSTANTS + 1).astype(int)[1:]
+    method = Published(PAPER_DT)
+    ends = [simulate(network, weights, x, method, steps=int(k) + 1).final for k in counts]
+    return _snapshots(network, weights, x, ends)
+
+
+def _snapshots_continuous(
+    network: Network, weights: Weights, x: Float[Array, "samples inputs"]
+) -> Snapshots:
+    # The flow knows no time, so that a run goes on from where the last one ended.
+    ends, method = [], Euler(T / 500)
+    for _ in range(INSTANTS):
+        start = ends[-1].weights if ends else weights
+        ends.append(simulate(network, start, x, method, steps=500 // INSTANTS).final)
+    return _snapshots(network, weights, x, ends)
+
+
+def _snapshots(
+    network: Network, weights: Weights, x: Float[Array, "samples inputs"], ends: list[State]
+) -> Snapshots:
+    states = [state(network, weights, x), *ends]
+    t = np.linspace(0, T, INSTANTS + 1)
+    return Snapshots(t, [s.Z for s in states], [s.D for s in states])

@@ -1,0 +1,98 @@
+"""The paper's figures, and those of the audit, as files."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+
+from skajax import plot
+from skajax.study.claims._claim import distance
+from skajax.study.experiments import STEPS, Evidence, T
+
+
+def draw(evidence: Evidence, folder: Path, format: str = "png") -> Iterator[Path]:
+    """Draw every figure into the folder, one file each, and yield the files as they are written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, (title, figure) in _figures(evidence).items():
+        axes = figure()
+        first: Axes = np.ravel(np.asarray(axes, dtype=object))[0]
+        whole = first.get_figure(root=True)
+        assert whole is not None  # axes that were just drawn into one
+        whole.suptitle(title, fontsize="medium")
+        path = folder / f"{name}.{format}"
+        whole.savefig(path, dpi=150)
+        plt.close(whole)
+        yield path
+
+
+def _figures(evidence: Evidence) -> dict[str, tuple[str, Callable[[], object]]]:
+    run = evidence.published[50]
+    published = {f"η = {T / K:.3g}, K = {K}": evidence.published[K] for K in STEPS}
+    euler = {f"Δt = {T / K:.3g}, K = {K}": evidence.euler[K] for K in STEPS}
+    limit = evidence.reference
+    here = "published rule, η = 0.01, K = 50, seed 0"
+    return {
+        "figure_1_entropy": (
+            "Figure 1: entropy rate at fixed η K = 0.5, published rule",
+            lambda: plot.comparison(published, "entropy_rate", reference=limit),
+        ),
+        "figure_2_cosine": (
+            "Figure 2: cosine alignment at fixed η K = 0.5, published rule",
+            lambda: plot.comparison(published, "alignment", reference=limit),
+        ),
+        "figure_3_flow_against_knowledge": (
+            f"Figure 3: knowledge flow against knowledge; {here}",
+            lambda: plot.flow_against_knowledge(run),
+        ),
+        "figure_4_flow": (
+            f"Figure 4: knowledge flow; {here}",
+            lambda: plot.history(run, "flow_norm", against="K"),
+        ),
+        "figure_5_tensor_net_against_knowledge": (
+            f"Figure 5: Tensor Net rate, published sign; {here}",
+            lambda: plot.tensor_net_against_knowledge(run),
+        ),
+        "figure_6_tensor_net": (
+            f"Figure 6: Tensor Net rate, published sign; {here}",
+            lambda: plot.history(run, "tensor_net_rate", against="K"),
+        ),
+        "euler_entropy": (
+            "Entropy rate by Euler's method, and its limit",
+            lambda: plot.comparison(euler, "entropy_rate", reference=limit),
+        ),
+        "convergence": (
+            "Distance of the curves to the ODE's, the largest over the layers",
+            lambda: plot.convergence(np.array([T / K for K in STEPS]), _distances(evidence)),
+        ),
+        "entropy_heatmap": (
+            f"Entropy rate; {here}",
+            lambda: plot.heatmap(run, "entropy_rate"),
+        ),
+        "cosine_heatmap": (f"Cosine alignment; {here}", lambda: plot.heatmap(run, "alignment")),
+        "knowledge_history": (f"Knowledge; {here}", lambda: plot.history(run, "knowledge_norm")),
+        "weight_history": (f"Weights; {here}", lambda: plot.history(run, "weight_norm")),
+        "output_activation": (f"Mean output decisions; {here}", lambda: plot.output_mean(run)),
+        "phase_portrait": (f"Phase portrait; {here}", lambda: plot.phase_portrait(run)),
+        "lagrangian": (f"Lagrangian; {here}", lambda: plot.history(run, "lagrangian")),
+        "lagrangian_3d": (f"Lagrangian; {here}", lambda: plot.lagrangian_3d(run)),
+        "flow_ensemble": (
+            f"Knowledge flow over {len(evidence.seeds)} seeds, continuous limit",
+            lambda: plot.ensemble(evidence.ensemble_reference, "flow_norm"),
+        ),
+        "tensor_net_ensemble": (
+            f"Tensor Net rate, published sign, over {len(evidence.seeds)} seeds, continuous limit",
+            lambda: plot.ensemble(evidence.ensemble_reference, "tensor_net_rate"),
+        ),
+    }
+
+
+def _distances(evidence: Evidence) -> dict[str, np.ndarray]:
+    return {
+        f"{name}, {text}": np.array(
+            [distance(runs[K], evidence.reference, observable).max() for K in STEPS]
+        )
+        for name, runs in (("published", evidence.published), ("Euler", evidence.euler))
+        for observable, text in (("entropy_rate", "entropy rate"), ("alignment", "cosine"))
+    }
