@@ -5,6 +5,7 @@ leading ``*times`` stands for no axis at all (one instant) or for a trajectory's
 the axes that ``jax.vmap`` has put before it.
 """
 
+from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -25,7 +26,9 @@ __all__ = [
     "OutputSeries",
     "PerLayer",
     "PyTree",
+    "SaveTimes",
     "Scalar",
+    "RealLike",
     "ScalarLike",
     "Sign",
     "Tensors",
@@ -34,17 +37,19 @@ __all__ = [
 ]
 
 AnyArray: TypeAlias = Float[Array, "*any"]
+RealLike: TypeAlias = float | Float[Array | np.ndarray, "*any"]
 Scalar: TypeAlias = Float[Array, ""]
 ScalarLike: TypeAlias = float | int | np.floating | Float[Array, ""]
 Count: TypeAlias = int | Int[Array, "*times"]
 
 Key: TypeAlias = PRNGKeyArray
-Inputs: TypeAlias = Float[Array, "samples inputs"]
+Inputs: TypeAlias = Float[Array | np.ndarray, "samples inputs"]
 Knowledge: TypeAlias = Float[Array, "samples outputs"]
 Weights: TypeAlias = tuple[PyTree[Float[Array, "..."]], ...]
 Tensors: TypeAlias = tuple[Float[Array, "*times samples _"], ...]
 
 PerLayer: TypeAlias = Float[Array, " layers"]
+SaveTimes: TypeAlias = Float[ArrayLike, " saves"] | Sequence[float]
 TimeSeries: TypeAlias = Float[Array, "*times"]
 LayerSeries: TypeAlias = Float[Array, "*times layers"]
 OutputSeries: TypeAlias = Float[Array, "*times outputs"]

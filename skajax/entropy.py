@@ -14,24 +14,24 @@ import jax
 import jax.numpy as jnp
 
 from skajax._checks import require
-from skajax._types import AnyArray, Sign
+from skajax._types import AnyArray, RealLike, Sign
 
 _LN2 = math.log(2.0)
 
 
 @jax.custom_jvp
-def decision(z: AnyArray) -> AnyArray:
+def decision(z: RealLike) -> AnyArray:
     """Decision probability D = σ(z) = 1 / (1 + e^-z) (above eq. 13)."""
     return jax.nn.sigmoid(z)
 
 
 @decision.defjvp
-def _decision_jvp(primals: tuple[AnyArray], tangents: tuple[AnyArray]) -> tuple[AnyArray, AnyArray]:
+def _decision_jvp(primals: tuple[RealLike], tangents: tuple[RealLike]) -> tuple[AnyArray, AnyArray]:
     (z,), (zdot,) = primals, tangents
     return decision(z), decision_derivative(z) * zdot
 
 
-def decision_derivative(z: AnyArray) -> AnyArray:
+def decision_derivative(z: RealLike) -> AnyArray:
     """Slope of the decision, D' = dD/dz = σ(z) (1 - σ(z)) (eq. 13).
 
     Written σ(z) σ(-z): the difference 1 - σ(z) has no correct digit left in float32 from z ≈ 16 on,
@@ -41,7 +41,7 @@ def decision_derivative(z: AnyArray) -> AnyArray:
 
 
 @jax.custom_jvp
-def entropy(z: AnyArray) -> AnyArray:
+def entropy(z: RealLike) -> AnyArray:
     """Entropy h(z) = 1 - (1/ln 2) ∫₀ᶻ u dσ(u) = (softplus(z) - z σ(z)) / ln 2, in bits (eq. 9, 30).
 
     The paper's entropy is a change, H = -(1/ln 2) ∫ z dD. With D = σ(z) it is the change of Shannon's
@@ -54,17 +54,17 @@ def entropy(z: AnyArray) -> AnyArray:
 
 
 @entropy.defjvp
-def _entropy_jvp(primals: tuple[AnyArray], tangents: tuple[AnyArray]) -> tuple[AnyArray, AnyArray]:
+def _entropy_jvp(primals: tuple[RealLike], tangents: tuple[RealLike]) -> tuple[AnyArray, AnyArray]:
     (z,), (zdot,) = primals, tangents
     return entropy(z), entropy_gradient(z) * zdot
 
 
-def entropy_gradient(z: AnyArray) -> AnyArray:
+def entropy_gradient(z: RealLike) -> AnyArray:
     """Gradient of the entropy with respect to knowledge, ∇_z H = -(1/ln 2) z D' (eq. 31)."""
     return -z * decision_derivative(z) / _LN2
 
 
-def lagrangian(z: AnyArray, zdot: AnyArray) -> AnyArray:
+def lagrangian(z: RealLike, zdot: RealLike) -> AnyArray:
     """Lagrangian L = -z Ḋ = -z σ(z) (1 - σ(z)) ż (eq. 11, 14), per unit of time.
 
     The entropy's rate of change is L / ln 2 bits (eq. 12).
@@ -72,7 +72,7 @@ def lagrangian(z: AnyArray, zdot: AnyArray) -> AnyArray:
     return -z * decision_derivative(z) * zdot
 
 
-def tensor_net_rate(z: AnyArray, zdot: AnyArray, sign: Sign = "published") -> AnyArray:
+def tensor_net_rate(z: RealLike, zdot: RealLike, sign: Sign = "published") -> AnyArray:
     """Rate of the Tensor Net, dNet/dt = (D ∓ ∇_z H) ż (eq. 8, 26-28).
 
     ``sign="equation"`` is the paper's equation, D - ∇_z H with ∇_z H = -(1/ln 2) z D'.
@@ -82,7 +82,7 @@ def tensor_net_rate(z: AnyArray, zdot: AnyArray, sign: Sign = "published") -> An
     return (decision(z) + _orientation(sign) * entropy_gradient(z)) * zdot
 
 
-def tensor_net_potential(z: AnyArray, sign: Sign = "published") -> AnyArray:
+def tensor_net_potential(z: RealLike, sign: Sign = "published") -> AnyArray:
     """The function whose change is the Tensor Net: softplus(z) - ln 2 ± (h(z) - 1) (eq. 26).
 
     Net = ∫ (D ∓ ∇_z H) dz has a closed form, because ∫ D dz = softplus(z) and ∫ ∇_z H dz = h(z):

@@ -5,6 +5,7 @@ of the parabola through the three records around it, and a crossing that of the 
 through two: errors of third and second order in the spacing of the records.
 """
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -67,7 +68,7 @@ def crossings(run: Trajectory, observable: str = "tensor_net_rate") -> tuple[Lan
     found = []
     for column, series in enumerate(values.T):
         signed = np.flatnonzero(series)
-        for before, after in zip(signed[:-1], signed[1:], strict=True):
+        for before, after in pairwise(signed):
             if series[before] * series[after] < 0:
                 if after == before + 1:
                     fraction = series[before] / (series[before] - series[after])

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from skajax._checks import as_array, is_traced, require
-from skajax._types import ArrayLike, Float, ScalarLike, Weights
+from skajax._types import Inputs, SaveTimes, ScalarLike, Weights
 from skajax.methods import Method
 from skajax.methods._method import is_number
 from skajax.network import Network, check_inputs, check_weights
@@ -24,12 +24,12 @@ class RunFailed(RuntimeError):
 def simulate(
     network: Network,
     weights: Weights,
-    x: Float[ArrayLike, "samples inputs"],
+    x: Inputs,
     method: Method,
     t1: ScalarLike | None = None,
     *,
     steps: int | None = None,
-    save_at: Float[ArrayLike, " saves"] | None = None,
+    save_at: SaveTimes | None = None,
     throw: bool = False,
 ) -> Trajectory:
     """Let the weights follow the flow dW/dt = -∇H (eq. 2, 32) by a method, and record.

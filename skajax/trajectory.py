@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -105,13 +104,12 @@ class Trajectory(Observables):
 def write_netcdf(data: "xarray.Dataset | xarray.DataTree", path: str | os.PathLike[str]) -> None:
     """Write to a temporary name beside ``path``, then rename: all of the file, or none."""
     path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    os.close(handle)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         data.to_netcdf(temporary, engine="h5netcdf")
         os.replace(temporary, path)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def load(path: str | os.PathLike[str]) -> Trajectory:
@@ -155,17 +153,22 @@ def _scalars(run: Trajectory) -> dict[str, Any]:
 
 
 def _description(run: Trajectory) -> dict[str, str]:
-    devices = {device.device_kind for device in run.t.devices()}
     layers = [{"type": type(layer).__name__, **vars(layer)} for layer in run.network.layers]
     return {
         "format": _FORMAT,
         "method": run.method,
         "network": json.dumps(layers),
         "precision": str(run.entropy.dtype),
-        "device": ", ".join(sorted(devices)),
+        **_devices(run.t),
         "outcome": str(run.outcome),
         **{f"{name}_version": version(name) for name in ("skajax", "jax", "diffrax", "numpy")},
     }
+
+
+def _devices(array: jax.Array | np.ndarray) -> dict[str, str]:
+    if not isinstance(array, jax.Array):
+        return {}  # a copy on the host does not remember where it was computed
+    return {"device": ", ".join(sorted({device.device_kind for device in array.devices()}))}
 
 
 def _network(description: str) -> Network:

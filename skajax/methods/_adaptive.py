@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from skajax._checks import as_array, is_traced, require, require_positive
-from skajax._types import Array, Inputs, Int, Scalar, ScalarLike, TimeSeries, Weights
+from skajax._types import Array, Inputs, SaveTimes, Scalar, ScalarLike, TimeSeries, Weights
 from skajax.flow import flow, state
 from skajax.methods._counting import Counting, counted
 from skajax.methods._method import (
@@ -119,7 +119,7 @@ class Adaptive(Method):
         *,
         t1: ScalarLike | None,
         steps: int | None,
-        save_at: TimeSeries | None,
+        save_at: SaveTimes | None,
     ) -> Evolution:
         """Integrate to t1, observing at the save times."""
         require(steps is None, "steps", "be left out with Adaptive", "the controller chooses them")
@@ -145,7 +145,7 @@ class Adaptive(Method):
         return evolution._replace(t=t, records=records, final=final, outcome=outcome)
 
 
-def _save_times(save_at: TimeSeries | None, t1: Scalar) -> TimeSeries:
+def _save_times(save_at: SaveTimes | None, t1: Scalar) -> TimeSeries:
     """The times to record at: increasing, within [0, t1]."""
     if save_at is None:
         return jnp.asarray(np.linspace(0, 1, SAVES), t1.dtype) * t1

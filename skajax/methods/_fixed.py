@@ -18,7 +18,7 @@ from jax import lax
 from tqdm.auto import tqdm
 
 from skajax._checks import is_traced, require, require_positive
-from skajax._types import Inputs, Int, Scalar, ScalarLike, TimeSeries, Weights
+from skajax._types import Inputs, Int, SaveTimes, Scalar, ScalarLike, Weights
 from skajax.flow import State, state
 from skajax.methods._method import (
     COMPLETED,
@@ -71,7 +71,7 @@ class FixedStep(Method):
         *,
         t1: ScalarLike | None,
         steps: int | None,
-        save_at: TimeSeries | None,
+        save_at: SaveTimes | None,
     ) -> Evolution:
         """Take every step, and record every step."""
         name = type(self).__name__

@@ -9,7 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from skajax._checks import is_traced, require
-from skajax._types import Array, Bool, Count, Inputs, Int, ScalarLike, TimeSeries, Weights
+from skajax._types import (
+    Array,
+    Bool,
+    Count,
+    Inputs,
+    Int,
+    SaveTimes,
+    ScalarLike,
+    TimeSeries,
+    Weights,
+)
 from skajax.flow import State
 from skajax.network import Network
 from skajax.observables import Observables
@@ -92,7 +102,7 @@ class Method(eqx.Module):
         *,
         t1: ScalarLike | None,
         steps: int | None,
-        save_at: TimeSeries | None,
+        save_at: SaveTimes | None,
     ) -> Evolution:
         """Carry the weights from t = 0 to t1, or through so many steps, and record on the way."""
 

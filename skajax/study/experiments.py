@@ -12,7 +12,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from skajax import data
-from skajax._types import Array, Float, Int, Tensors, Weights
+from skajax._types import Array, Float, Int, Weights
 from skajax.flow import State, state
 from skajax.landmarks import PAPER_DT
 from skajax.methods import Adaptive, Euler, Published
@@ -38,8 +38,8 @@ class Snapshots(NamedTuple):
     """Knowledge and decisions of every layer at a few times."""
 
     t: Float[np.ndarray, " instants"]
-    Z: list[Tensors]
-    D: list[Tensors]
+    Z: list[tuple[np.ndarray, ...]]
+    D: list[tuple[np.ndarray, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,8 +78,8 @@ def gather(*, seeds: int = 16, quick: bool = False) -> Evidence:
 
     ``quick`` records the continuous runs at fewer instants; the runs themselves are the same.
     """
-    images, labels = data.mnist_subset(per_class=100)
-    x, network = jnp.asarray(images), mlp([256, 128, 64, 10])
+    images, labels = _paper_images()
+    x, network = jnp.asarray(images), _paper_network()
     keys = jax.vmap(jax.random.key)(jnp.arange(seeds))
     ensemble = jax.vmap(lambda key: network.init(key, x))(keys)
     weights = jax.tree.map(lambda w: w[0], ensemble)
@@ -115,14 +115,22 @@ def gather(*, seeds: int = 16, quick: bool = False) -> Evidence:
         y=labels,
         seeds=tuple(range(seeds)),
         weights=weights,
-        ensemble_weights=jax.tree.map(np.asarray, ensemble),
+        ensemble_weights=ensemble,
         **results,
     )
 
 
+def _paper_images() -> tuple[Float[np.ndarray, "samples inputs"], Int[np.ndarray, " samples"]]:
+    return data.mnist_subset(per_class=100)
+
+
+def _paper_network() -> Network:
+    return mlp([256, 128, 64, 10])
+
+
 def _vmapped(network: Network, x: Float[Array, "samples inputs"], weights: Weights) -> Trajectory:
     K = round(T / PAPER_DT)
-    lane = lambda w: simulate(network, w, x, Published(PAPER_DT), steps=K)  # noqa: E731
+    lane = lambda w: simulate(network, w, x, Published(PAPER_DT), steps=K)
     return jax.jit(jax.vmap(lane))(weights)
 
 
@@ -134,7 +142,7 @@ def _mapped(
 ) -> Trajectory:
     # Lane after lane: a vmapped adaptive solve would run all of them until the slowest is done.
     method = Adaptive(diffrax.Tsit5(), rtol=1e-4, atol=1e-6)
-    lane = lambda w: simulate(network, w, x, method, T, save_at=times)  # noqa: E731
+    lane = lambda w: simulate(network, w, x, method, T, save_at=times)
     return jax.jit(lambda w: jax.lax.map(lane, w))(weights)
 
 
@@ -164,4 +172,5 @@ def _snapshots(
 ) -> Snapshots:
     states = [state(network, weights, x), *ends]
     t = np.linspace(0, T, INSTANTS + 1)
+    states = [jax.tree.map(np.asarray, s) for s in states]
     return Snapshots(t, [s.Z for s in states], [s.D for s in states])

@@ -76,7 +76,8 @@ def _setting(evidence: Evidence, quick: bool) -> dict[str, Any]:
 
 
 def _runs(evidence: Evidence, setting: Mapping[str, Any]) -> xr.DataTree:
-    seed = {"seed": evidence.seeds[0]}
+    device = {"device": setting["device"]}
+    seed = {"seed": evidence.seeds[0], **device}
     single: dict[str, Trajectory] = {
         **{f"published/K{K}": run for K, run in evidence.published.items()},
         **{f"euler/K{K}": run for K, run in evidence.euler.items()},
@@ -90,6 +91,7 @@ def _runs(evidence: Evidence, setting: Mapping[str, Any]) -> xr.DataTree:
     }
     groups = {name: run.to_dataset(attrs=seed) for name, run in single.items()}
     for name, runs in ensembles.items():
-        groups[name] = runs.to_dataset(lanes=["seed"]).assign_coords(seed=list(evidence.seeds))
+        lanes = runs.to_dataset(lanes=["seed"], attrs=device)
+        groups[name] = lanes.assign_coords(seed=list(evidence.seeds))
     attrs = {"title": "SKA: the paper's experiments", "T": T, "setting": json.dumps(dict(setting))}
     return xr.DataTree.from_dict({"/": xr.Dataset(attrs=attrs), **groups})

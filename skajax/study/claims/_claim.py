@@ -59,7 +59,7 @@ def claim(
     return lambda examine: Claim(number, title, place, says, rule, examine)
 
 
-def graded(error: float, holds: float, approximately: float) -> Verdict:
+def graded(error: float | np.floating, holds: float, approximately: float) -> Verdict:
     """Holds up to one error, approximately up to another, and not beyond."""
     if error <= holds:
         return Verdict.HOLDS
@@ -103,7 +103,7 @@ def band(values: Numbers, digits: int = 3) -> str:
     return f"{middle} ({low} to {high})"
 
 
-def number(value: float, digits: int = 3) -> str:
+def number(value: float | np.floating, digits: int = 3) -> str:
     """A number in so many significant digits, with an exponent only where it is far from 1."""
     if value == 0 or 1e-3 <= abs(value) < 1e6:
         return np.format_float_positional(
@@ -112,7 +112,7 @@ def number(value: float, digits: int = 3) -> str:
     return f"{value:.{max(digits - 2, 0)}e}"
 
 
-def percent(value: float) -> str:
+def percent(value: float | np.floating) -> str:
     """A fraction as a percentage, in two digits."""
     return f"{number(100 * value, 2)} %"
 

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from skajax._types import Float, Int
+from skajax._types import Array, Float, Int
 from skajax.study.claims._claim import (
     Claim,
     Finding,
@@ -145,7 +145,9 @@ def class_separation(evidence: Evidence) -> Finding:
     )
 
 
-def fisher_ratio(D: Float[np.ndarray, "samples outputs"], y: Int[np.ndarray, " samples"]) -> float:
+def fisher_ratio(
+    D: Float[Array | np.ndarray, "samples outputs"], y: Int[np.ndarray, " samples"]
+) -> float:
     """Variance between the classes' means over variance within the classes, summed over neurons."""
     D = np.asarray(D, float)
     means = np.array([D[y == c].mean(axis=0) for c in np.unique(y)])
@@ -156,7 +158,7 @@ def fisher_ratio(D: Float[np.ndarray, "samples outputs"], y: Int[np.ndarray, " s
 
 
 def nearest_centroid(
-    D: Float[np.ndarray, "samples outputs"], y: Int[np.ndarray, " samples"]
+    D: Float[Array | np.ndarray, "samples outputs"], y: Int[np.ndarray, " samples"]
 ) -> float:
     """Part of the samples that lie nearest to their own class's mean."""
     D = np.asarray(D, float)

@@ -69,9 +69,9 @@ def _path(key: Array) -> tuple[Array, Array]:
 
 def _residual(lagrangian: Callable[[Any, Any], Any], key: Array) -> tuple[Scalar, Scalar]:
     amplitude, phase = _path(key)
-    z = lambda t: jnp.sum(amplitude * jnp.sin(jnp.arange(1.0, 5.0) * t + phase))  # noqa: E731
+    z = lambda t: jnp.sum(amplitude * jnp.sin(jnp.arange(1.0, 5.0) * t + phase))
     velocity = jax.grad(z)
-    momentum = lambda t: jax.grad(lagrangian, 1)(z(t), velocity(t))  # noqa: E731
+    momentum = lambda t: jax.grad(lagrangian, 1)(z(t), velocity(t))
     times = jnp.linspace(0.0, 1.0, 20)
     change = jax.vmap(jax.grad(momentum))(times)
     force = jax.vmap(lambda t: jax.grad(lagrangian, 0)(z(t), velocity(t)))(times)
@@ -81,7 +81,7 @@ def _residual(lagrangian: Callable[[Any, Any], Any], key: Array) -> tuple[Scalar
 def _action_between_fixed_ends(key: Array) -> Scalar:
     """∫ L dt over a random path from z = -1 at t = 0 to z = 2 at t = 1, by the trapezoidal rule."""
     amplitude, _ = _path(key)
-    z = lambda t: -1 + 3 * t + jnp.sum(amplitude * jnp.sin(jnp.pi * jnp.arange(1.0, 5.0) * t))  # noqa: E731
+    z = lambda t: -1 + 3 * t + jnp.sum(amplitude * jnp.sin(jnp.pi * jnp.arange(1.0, 5.0) * t))
     times = jnp.linspace(0.0, 1.0, 2001)
     values = jax.vmap(lambda t: ent.lagrangian(z(t), jax.grad(z)(t)))(times)
     return jnp.trapezoid(values, times)
@@ -203,7 +203,7 @@ def _relative(value: np.ndarray, reference: np.ndarray) -> np.ndarray:
     return np.abs(value - reference) / np.abs(reference)
 
 
-def _shannon(D: Array) -> float:
+def _shannon(D: Array | np.ndarray) -> float:
     # Decisions that float32 rounds to 0 or 1 are certain, and add nothing.
     p = np.clip(np.asarray(D, float), np.finfo(float).tiny, 1 - np.finfo(float).epsneg)
     return float(-np.sum(p * np.log2(p) + (1 - p) * np.log2(1 - p)))

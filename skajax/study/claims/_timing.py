@@ -146,7 +146,7 @@ def peaks_align(evidence: Evidence) -> Finding:
         discrete="flow peak minus entropy minimum, in passes: "
         + per_layer([band(gap, 2) for gap in discrete]),
         continuous="in units of 0.01: " + per_layer([band(gap, 2) for gap in continuous]),
-        verdict=graded(d, 1, 3),
+        verdict=graded(d, 1.0, 3.0),
         margin=f"within {number(d, 2)} passes",
         why="The entropy rate is -(1/ln 2) Σ z D' ż: with |z D'| nearly equal over the neurons it"
         " follows ‖ż‖, and turns when the flow does.",

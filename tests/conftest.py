@@ -1,0 +1,41 @@
+"""Strict promotion, double precision where asked for, and one seed for every random test."""
+
+import hypothesis
+import jax
+import jaxtyping
+import pytest
+
+# A float64 that becomes float32, or a missing axis that broadcasts, is an error everywhere.
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Compiling takes longer than any deadline. The fixtures below hold for every example of a test.
+hypothesis.settings.register_profile(
+    "skajax",
+    deadline=None,
+    derandomize=True,
+    max_examples=25,
+    database=None,
+    suppress_health_check=[
+        hypothesis.HealthCheck.function_scoped_fixture,
+        hypothesis.HealthCheck.too_slow,
+    ],
+)
+hypothesis.settings.load_profile("skajax")
+
+
+@pytest.fixture
+def x64():
+    """Double precision during one test."""
+    before = jax.config.read("jax_enable_x64")
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", before)
+
+
+@pytest.fixture
+def untyped():
+    """The checks of jaxtyping and beartype off: bad input then meets skajax's own."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
