@@ -39,7 +39,7 @@ __all__ = [
 AnyArray: TypeAlias = Float[Array, "*any"]
 RealLike: TypeAlias = float | Float[Array | np.ndarray, "*any"]
 Scalar: TypeAlias = Float[Array, ""]
-ScalarLike: TypeAlias = float | int | np.floating | Float[Array, ""]
+ScalarLike: TypeAlias = float | int | Float[Array, ""]
 Count: TypeAlias = int | Int[Array, "*times"]
 
 Key: TypeAlias = PRNGKeyArray

@@ -61,7 +61,7 @@ def _entropy_jvp(primals: tuple[RealLike], tangents: tuple[RealLike]) -> tuple[A
 
 def entropy_gradient(z: RealLike) -> AnyArray:
     """Gradient of the entropy with respect to knowledge, ∇_z H = -(1/ln 2) z D' (eq. 31)."""
-    return -z * decision_derivative(z) / _LN2
+    return -decision_derivative(z) * z / _LN2
 
 
 def lagrangian(z: RealLike, zdot: RealLike) -> AnyArray:
@@ -69,7 +69,7 @@ def lagrangian(z: RealLike, zdot: RealLike) -> AnyArray:
 
     The entropy's rate of change is L / ln 2 bits (eq. 12).
     """
-    return -z * decision_derivative(z) * zdot
+    return -decision_derivative(z) * z * zdot
 
 
 def tensor_net_rate(z: RealLike, zdot: RealLike, sign: Sign = "published") -> AnyArray:
@@ -90,7 +90,7 @@ def tensor_net_potential(z: RealLike, sign: Sign = "published") -> AnyArray:
     ``sign="equation"``.
     """
     # softplus(z) = ln 2 h(z) + z σ(z) by the definition of h: one logarithm serves both.
-    return z * decision(z) + (_LN2 + _orientation(sign)) * (entropy(z) - 1)
+    return decision(z) * z + (_LN2 + _orientation(sign)) * (entropy(z) - 1)
 
 
 def _orientation(sign: Sign) -> int:

@@ -1,5 +1,7 @@
 """Diffrax's solvers. The only module that knows of Diffrax."""
 
+from typing import Any
+
 import diffrax
 import equinox as eqx
 import jax
@@ -177,10 +179,10 @@ def _excerpt(times: np.ndarray) -> str:
 def _solve(
     method: Adaptive, network: Network, weights: Weights, x: Inputs, t1: Scalar, ts: TimeSeries
 ) -> Evolution:
-    def field(t: Scalar, weights: Weights, x: Inputs) -> Weights:
+    def field(t: Any, weights: Weights, x: Inputs) -> Weights:
         return flow(network, weights, x)
 
-    def record(t: Scalar, weights: Weights, x: Inputs) -> Observables:
+    def record(t: Any, weights: Weights, x: Inputs) -> Observables:
         return observe_along(network, weights, flow(network, weights, x), x, origin)
 
     origin = net_potential(*network.forward(weights, x))
@@ -219,7 +221,7 @@ def _solve(
         [DIVERGED, COMPLETED, MAX_STEPS, STEP_TOO_SMALL],
         SOLVER_FAILED,
     )
-    count = solution.controller_state
+    count: Any = solution.controller_state
     evaluations = count.evaluations if isinstance(controller, Counting) else None
     layer = jnp.where(finite.all(), 0, jnp.argmin(finite) + 1)
     steps, rejected = solution.stats["num_steps"], solution.stats["num_rejected_steps"]

@@ -71,6 +71,7 @@ class Descent(FixedStep):
         """W ← W + u, where u is the optimiser's answer to the entropy's gradient."""
         rates = flow(network, carry.weights, x)
         # Optax mixes integer step counts with floats, which strict promotion would refuse.
+        weights: Any
         with jax.numpy_dtype_promotion("standard"):
             gradient = jax.tree.map(jnp.negative, rates)
             update, state = self.optimiser.update(gradient, carry.optimiser, carry.weights)

@@ -179,7 +179,7 @@ def _separation(
 
 def _spearman(a: np.ndarray, b: np.ndarray) -> float:
     ranks = np.argsort(np.argsort([a, b], axis=1), axis=1)
-    return float(np.corrcoef(ranks)[0, 1])
+    return float(np.asarray(np.corrcoef(ranks))[0, 1])
 
 
 def _pairwise(W: Float[np.ndarray, "lanes inputs outputs"]) -> float:

@@ -1,0 +1,29 @@
+"""The form of every data set here: rows of pixels in [0, 1] and labels, class by class."""
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+from jaxtyping import Float32, Int32, UInt8
+
+from skajax._checks import require
+
+Labelled: TypeAlias = tuple[Float32[np.ndarray, "samples features"], Int32[np.ndarray, " samples"]]
+
+
+def labelled(images: UInt8[np.ndarray, "samples ..."], counts: Sequence[int]) -> Labelled:
+    """One row of pixel / 255 an image, and labels: 0 for the first counts[0] images, and so on."""
+    x = images.reshape(len(images), -1).astype(np.float32)
+    x /= np.float32(255)
+    return x, np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+
+
+def require_whole(argument: str, value: object, must: str, most: int | None = None) -> None:
+    """Refuse anything but a whole number from 1 to ``most``."""
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    require(
+        whole and value >= 1 and (most is None or value <= most),
+        argument,
+        must,
+        f"it was {value!r}",
+    )

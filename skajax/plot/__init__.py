@@ -1,0 +1,30 @@
+"""Figures of runs, in matplotlib: the paper's figures 1 to 6, and what else a run shows.
+
+Every function takes axes and returns them: one Axes, or an array of Axes with one a layer. Without
+axes it makes a figure with ``layout="constrained"``, which is the layout to give axes of, because
+legends stand beside the data and not on it. None shows or closes a figure, and none changes
+matplotlib's settings.
+
+A layer has one colour and one kind of line in all figures. Red dots are entropy minima, where a
+layer's entropy falls fastest, green diamonds zero crossings of the Tensor Net, and black triangles
+peaks of the flow; a hollow one is the extremum of a run that has none within. Axes name the
+quantity, its symbol and its unit; a pure number has none.
+"""
+
+from skajax.plot._compare import comparison, convergence, ensemble
+from skajax.plot._history import history, output_mean
+from skajax.plot._phase import flow_against_knowledge, phase_portrait, tensor_net_against_knowledge
+from skajax.plot._surface import heatmap, lagrangian_3d
+
+__all__ = [
+    "comparison",
+    "convergence",
+    "ensemble",
+    "flow_against_knowledge",
+    "heatmap",
+    "history",
+    "lagrangian_3d",
+    "output_mean",
+    "phase_portrait",
+    "tensor_net_against_knowledge",
+]
