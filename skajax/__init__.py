@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from skajax import entropy, landmarks
+from skajax._version import __version__
 from skajax.flow import State, flow, state, tangents
 from skajax.layers import Dense, DenseWeights
 from skajax.methods import Adaptive, Descent, Euler, Published
@@ -14,8 +15,6 @@ from skajax.trajectory import Trajectory, load
 
 if TYPE_CHECKING:
     from skajax import data, plot, study
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Adaptive",
@@ -29,6 +28,7 @@ __all__ = [
     "RunFailed",
     "State",
     "Trajectory",
+    "__version__",
     "data",
     "entropy",
     "flow",

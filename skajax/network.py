@@ -1,6 +1,7 @@
 """A network: a stack of layers, each deciding on what the one below has decided."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -121,7 +122,7 @@ def check_weights(network: Network, weights: Weights, x: jax.Array) -> None:
         f"it was a {type(weights).__name__}"
         + (f" of {len(weights)}" if isinstance(weights, Sequence) else ""),
     )
-    expected = jax.eval_shape(network.init, jax.random.key(0), x)
+    expected = _expected_weights(network, x.shape, x.dtype)
     for number, (entry, shapes) in enumerate(zip(weights, expected, strict=True), start=1):
         got, want = jax.tree.structure(entry), jax.tree.structure(shapes)
         require(
@@ -141,6 +142,11 @@ def check_weights(network: Network, weights: Weights, x: jax.Array) -> None:
                 f"{name} was {leaf.shape}, {leaf.dtype}",
             )
             _check_finite("weights", leaf, f" in {name}")
+
+
+@functools.lru_cache
+def _expected_weights(network: Network, shape: tuple[int, ...], dtype: np.dtype) -> Weights:
+    return jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, dtype))
 
 
 def _check_finite(name: str, value: jax.Array, where: str = "") -> None:

@@ -1,13 +1,14 @@
 """What is measured of every layer at one instant."""
 
 import math
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
 
 from skajax import entropy as ent
-from skajax._types import Array, Inputs, LayerSeries, OutputSeries, PerLayer, Tensors, Weights
+from skajax._types import Array, Inputs, LayerSeries, OutputSeries, PerLayer, ScalarLike, Tensors, Weights
 from skajax.flow import tangents
 from skajax.network import Network
 
@@ -48,6 +49,17 @@ class Observables(eqx.Module):
     output_mean: OutputSeries
     """Mean over the samples of each output neuron's decision."""
 
+    def per_time(self, dt: ScalarLike) -> "Observables":
+        """The same, where ż and Ḋ stood for differences over dt: rates are linear in them."""
+        rates = lambda o: (
+            o.entropy_rate,
+            o.flow_norm,
+            o.tensor_net_rate,
+            o.tensor_net_rate_equation,
+            o.lagrangian,
+        )
+        return eqx.tree_at(rates, self, tuple(rate / dt for rate in rates(self)))
+
 
 class Label(NamedTuple):
     """What an observable is called on axes and in files."""
@@ -86,12 +98,10 @@ class Net(NamedTuple):
 def net_potential(Z: Tensors, D: Tensors) -> Net:
     """The functions of the state whose change is the Tensor Net (eq. 26): 0 at Z = 0.
 
-    Σ softplus(z) - ln 2 ± (h(z) - 1), see :func:`skajax.entropy.tensor_net_potential`. Summed as
-    z D + (ln 2 ± 1) (h - 1), which is the same, and needs one sum more than the entropy.
+    Σ softplus(z) - ln 2 ± (h(z) - 1), see :func:`skajax.entropy.tensor_net_potential`.
     """
-    entropy_change = jnp.stack([jnp.sum(ent.entropy(z)) - z.size for z in Z])
-    z_D = jnp.stack([jnp.sum(z * d) for z, d in zip(Z, D, strict=True)])
-    return Net(z_D + (_LN2 + 1) * entropy_change, z_D + (_LN2 - 1) * entropy_change)
+    entropy = _per_layer([jnp.sum(ent.entropy(z)) for z in Z])
+    return _net_potential(Z, D, entropy)
 
 
 def observe(
@@ -101,13 +111,29 @@ def observe(
 
     ``origin`` is :func:`net_potential` where the run began: the Net counts from there.
     """
-    layers = [_observe_layer(*layer) for layer in zip(weights, Z, D, Zdot, Ddot, strict=True)]
-    net = net_potential(Z, D)
+    layers = list(zip(weights, Z, D, Zdot, Ddot, strict=True))
+    # Sums first, then one formula for all layers: a step's cost is its sums.
+    entropy = _per_layer([jnp.sum(ent.entropy(z)) for z in Z])
+    lagrangian = _per_layer([jnp.sum(ent.lagrangian(z, zdot)) for _, z, _, zdot, _ in layers])
+    D_zdot = _per_layer([jnp.sum(d * zdot) for _, _, d, zdot, _ in layers])
+    z_Ddot = _per_layer([jnp.sum(z * Ddot) for _, z, _, _, Ddot in layers])
+    Z_norm, Zdot_norm, Ddot_norm = _norms(Z), _norms(Zdot), _norms(Ddot)
+    lengths = Z_norm * Ddot_norm
+    aligned = lengths > 0
+    net = _net_potential(Z, D, entropy)
     return Observables(
+        entropy=entropy,
+        entropy_rate=-z_Ddot / _LN2,
+        alignment=jnp.where(aligned, z_Ddot / jnp.where(aligned, lengths, 1), 0),
+        knowledge_norm=Z_norm,
+        flow_norm=Zdot_norm,
+        weight_norm=_norms([w.W for w in weights]),
+        tensor_net_rate=D_zdot + lagrangian / _LN2,
         tensor_net=net.published - origin.published,
+        tensor_net_rate_equation=D_zdot - lagrangian / _LN2,
         tensor_net_equation=net.equation - origin.equation,
+        lagrangian=lagrangian,
         output_mean=jnp.mean(D[-1], axis=0),
-        **{name: jnp.stack([layer[name] for layer in layers]) for name in layers[0]},
     )
 
 
@@ -119,28 +145,19 @@ def observe_along(
     return observe(weights, Z, D, *tangents(network, weights, velocity, x), origin)
 
 
-def _observe_layer(w: Any, z: Array, D: Array, zdot: Array, Ddot: Array) -> dict[str, Array]:
-    z_Ddot = jnp.sum(z * Ddot)
-    D_zdot = jnp.sum(D * zdot)
-    lagrangian = jnp.sum(ent.lagrangian(z, zdot))
-    z_norm, zdot_norm, Ddot_norm = _norm(z), _norm(zdot), _norm(Ddot)
-    lengths = z_norm * Ddot_norm
-    aligned = lengths > 0
-    return {
-        "entropy": jnp.sum(ent.entropy(z)),
-        "entropy_rate": -z_Ddot / _LN2,
-        "alignment": jnp.where(aligned, z_Ddot / jnp.where(aligned, lengths, 1), 0),
-        "knowledge_norm": z_norm,
-        "flow_norm": zdot_norm,
-        "weight_norm": _norm(w.W),
-        "tensor_net_rate": D_zdot + lagrangian / _LN2,
-        "tensor_net_rate_equation": D_zdot - lagrangian / _LN2,
-        "lagrangian": lagrangian,
-    }
+def _net_potential(Z: Tensors, D: Tensors, entropy: PerLayer) -> Net:
+    # Summed as z D + (ln 2 ± 1) (h - 1), which is the same: one sum more than the entropy.
+    change = entropy - jnp.asarray([z.size for z in Z], entropy.dtype)
+    z_D = _per_layer([jnp.sum(z * d) for z, d in zip(Z, D, strict=True)])
+    return Net(z_D + (_LN2 + 1) * change, z_D + (_LN2 - 1) * change)
 
 
-def _norm(values: Array) -> Array:
+def _norms(tensors: Sequence[Array]) -> PerLayer:
     # Differentiable at zero, where the norm has a corner: gradients there are 0, not NaN.
-    squared = jnp.sum(values * values)
+    squared = _per_layer([jnp.sum(tensor * tensor) for tensor in tensors])
     positive = squared > 0
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1)), 0)
+
+
+def _per_layer(sums: Sequence[Array]) -> PerLayer:
+    return jnp.stack(list(sums))

@@ -4,7 +4,6 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ import numpy as np
 from skajax import layers
 from skajax._checks import require
 from skajax._types import TimeSeries
+from skajax._version import versions
 from skajax.flow import State
 from skajax.methods import Outcome, Stats
 from skajax.network import Network
@@ -161,7 +161,7 @@ def _description(run: Trajectory) -> dict[str, str]:
         "precision": str(run.entropy.dtype),
         **_devices(run.t),
         "outcome": str(run.outcome),
-        **{f"{name}_version": version(name) for name in ("skajax", "jax", "diffrax", "numpy")},
+        **versions(),
     }
 
 

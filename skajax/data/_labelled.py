@@ -1,5 +1,6 @@
 """The form of every data set here: rows of pixels in [0, 1] and labels, class by class."""
 
+import math
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -18,11 +19,12 @@ def labelled(images: UInt8[np.ndarray, "samples ..."], counts: Sequence[int]) ->
     return x, np.repeat(np.arange(len(counts), dtype=np.int32), counts)
 
 
-def require_whole(argument: str, value: object, must: str, most: int | None = None) -> None:
+def require_whole(argument: str, value: object, must: str, most: float | int = math.inf) -> None:
     """Refuse anything but a whole number from 1 to ``most``."""
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     require(
-        whole and value >= 1 and (most is None or value <= most),
+        isinstance(value, int | np.integer)
+        and not isinstance(value, bool)
+        and 1 <= int(value) <= most,
         argument,
         must,
         f"it was {value!r}",

@@ -55,23 +55,25 @@ def tfds(
             differ in size; it has images without a label; a class has fewer than ``per_class``
             images; or ``data_dir`` holds the set in a format without random access (tfrecord).
         ImportError: A package is missing; the message names the extra that has it.
-        ConnectionError: The set has to be prepared and could not be downloaded.
+        ConnectionError: The set has to be prepared and could not be downloaded, which TensorFlow
+            Datasets tries for some minutes.
         OSError: The set has to be prepared and could not be written, as on a full disk.
     """
     if per_class is not None:
         require_whole("per_class", per_class, "be None or a whole number, at least 1")
-    _import_for("reading", "tfds", "tensorflow_datasets", "array_record", "PIL")
+    _import("to read a set", "tfds", "tensorflow_datasets", "array_record", "PIL")
     folder = None if data_dir is None else os.path.expanduser(data_dir)
     builder = _builder(name, folder)
     _require_image_classification(builder)
     if not builder.is_prepared():
+        _import_for_preparing(name, folder)
         _prepare(builder)
     classes = _choose(builder, split, per_class)
     images = [image for chosen in classes for image in chosen]
     return labelled(np.stack(images), [len(chosen) for chosen in classes])
 
 
-def _import_for(task: str, extra: str, *packages: str) -> None:
+def _import(purpose: str, extra: str, *packages: str) -> None:
     # TensorFlow Datasets imports its own dependencies only where it uses them, so that without
     # this a missing one would surface deep inside it, and half way through the work.
     for package in packages:
@@ -79,10 +81,16 @@ def _import_for(task: str, extra: str, *packages: str) -> None:
             import_module(package)
         except ImportError as error:
             raise ImportError(
-                f"skajax.data.tfds needs {package} for {task} a set ({error}):"
+                f"skajax.data.tfds needs {package} {purpose} ({error}):"
                 f' pip install "skajax[{extra}]".',
                 name=package,
             ) from error
+
+
+def _import_for_preparing(name: str, folder: str | None) -> None:
+    where = "TensorFlow Datasets' own folder" if folder is None else folder
+    purpose = f"to prepare {name}, which {where} does not hold"
+    _import(purpose, "prepare", "tensorflow", "importlib_resources")
 
 
 def _builder(name: str, folder: str | None) -> Any:
@@ -91,8 +99,8 @@ def _builder(name: str, folder: str | None) -> Any:
     from tensorflow_datasets.core.registered import DatasetNotFoundError
 
     reason = ""
-    # The files come first: they describe themselves, whereas the code that makes a set may import
-    # TensorFlow, and may be of another version.
+    # The files come first: they describe themselves, whereas the code that makes a set may need
+    # TensorFlow to do so, and may be of another version.
     for find in (builder_from_files, datasets.builder):
         try:
             return find(name, data_dir=folder)
@@ -101,10 +109,13 @@ def _builder(name: str, folder: str | None) -> Any:
         except (ValueError, AssertionError) as error:  # No such configuration or version.
             reason = str(error).rstrip(".\n")
             break
+        except ImportError:
+            _import_for_preparing(name, folder)
+            raise
     require(
         False,
         "name",
-        "name a set that data_dir holds or that tensorflow_datasets.list_builders() lists",
+        "name a set that data_dir holds or that https://www.tensorflow.org/datasets/catalog lists",
         reason,
     )
 
@@ -121,7 +132,7 @@ def _require_image_classification(builder: Any) -> None:
         "name an image classification set, with an Image 'image' and a ClassLabel 'label'",
         f"{builder.name} has the features {features!r}",
     )
-    dtype = np.dtype(features["image"].np_dtype)
+    dtype = np.dtype(builder.info.features["image"].np_dtype)
     require(
         dtype == np.uint8,
         "name",
@@ -131,12 +142,6 @@ def _require_image_classification(builder: Any) -> None:
 
 
 def _prepare(builder: Any) -> None:
-    _import_for(
-        f"preparing {builder.name}, which is not in {builder.data_dir} yet, and reading",
-        "prepare",
-        "tensorflow",
-        "importlib_resources",
-    )
     import requests
     import tensorflow_datasets as datasets
 
@@ -154,8 +159,8 @@ def _prepare(builder: Any) -> None:
         TimeoutError,
     ) as error:
         raise ConnectionError(
-            f"{builder.name} is not in {builder.data_dir} yet and could not be downloaded: {error}."
-            " Prepare it where there is a network, and copy that folder here."
+            f"{builder.name} could not be downloaded: {error}. Without a network, copy"
+            f" {builder.data_dir} from a machine that has prepared the set."
         ) from error
     except OSError as error:
         raise OSError(
@@ -222,13 +227,12 @@ def _require_random_access(builder: Any) -> None:
     from tensorflow_datasets.core.file_adapters import FileFormat
 
     formats = builder.info.available_file_formats()
+    found = ", ".join(sorted(entry.value for entry in formats))
     require(
         not formats.isdisjoint(FileFormat.with_random_access()),
         "data_dir",
         f"hold {builder.name} in a format with random access, such as array_record",
-        f"{builder.data_dir} has it as {', '.join(sorted(entry.value for entry in formats))}; name"
-        " another data_dir, to prepare the set anew there, or convert it: tfds convert_format"
-        f" --dataset_version_dir={builder.data_dir} --out_file_format=array_record",
+        f"{builder.data_dir} has it as {found} (in any other data_dir it is prepared anew)",
     )
 
 

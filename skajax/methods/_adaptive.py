@@ -24,7 +24,6 @@ from skajax.methods._method import (
     Stats,
     as_arrays,
     finite_layers,
-    first_failure,
 )
 from skajax.network import Network
 from skajax.observables import Observables, net_potential, observe_along
@@ -87,9 +86,9 @@ class Adaptive(Method):
             "be a Diffrax step-size controller, such as diffrax.PIDController(rtol, atol)",
             f"it was {controller!r}",
         )
-        estimates = isinstance(self.solver, diffrax.AbstractAdaptiveSolver)
+        adapts = isinstance(controller, diffrax.AbstractAdaptiveStepSizeController)
         require(
-            estimates or isinstance(controller, diffrax.ConstantStepSize),
+            not adapts or isinstance(self.solver, diffrax.AbstractAdaptiveSolver),
             "controller",
             "be diffrax.ConstantStepSize(), with a dt0, for a solver that estimates no error",
             f"it was {type(controller).__name__} for {type(self.solver).__name__}",
@@ -133,7 +132,7 @@ class Adaptive(Method):
         evolution = _solve(method, network, weights, x, t1, ts)
         if is_traced(evolution):
             return evolution
-        kept = min(int(first_failure(evolution.records)[0]), int(np.isfinite(evolution.t).sum()))
+        kept = int(np.isfinite(evolution.t).sum())
         t, records = jax.tree.map(
             lambda a: jnp.asarray(np.asarray(a)[:kept]), (evolution.t, evolution.records)
         )
@@ -204,12 +203,14 @@ def _solve(
     assert solution.ts is not None and solution.ys is not None  # both were asked for
     (t, (t_end,)), (records, end) = solution.ts, solution.ys
     saved = jnp.isfinite(t)  # what a solve that ended early has not saved, Diffrax sets to inf
+    layers = finite_layers(records)
+    good = jnp.cumprod(saved & layers.all(axis=-1)).astype(bool)
     t, records = jax.tree.map(
-        lambda a: jnp.where(saved.reshape(-1, *[1] * (a.ndim - 1)), a, jnp.nan), (t, records)
+        lambda a: jnp.where(good.reshape(-1, *[1] * (a.ndim - 1)), a, jnp.nan), (t, records)
     )
     final = state(network, jax.tree.map(lambda w: w[0], end), x, t_end)
 
-    finite = (finite_layers(records) | ~saved[:, None]).all(axis=0)
+    finite = (layers | ~saved[:, None]).all(axis=0)
     finite &= jnp.stack([_is_finite(rate) for rate in flow(network, final.weights, x)])
     code = jnp.select(
         [

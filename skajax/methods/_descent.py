@@ -64,7 +64,8 @@ class Descent(FixedStep):
     def start(self, network: Network, weights: Weights, x: Inputs) -> _Carry:
         """Weights at t = 0, and the optimiser's fresh state."""
         origin = net_potential(*network.forward(weights, x))
-        state = self.optimiser.init(weights)
+        with jax.numpy_dtype_promotion("standard"):
+            state = self.optimiser.init(weights)
         return _Carry(jnp.asarray(0), jnp.zeros((), x.dtype), weights, origin, state)
 
     def step(self, network: Network, carry: _Carry, x: Inputs) -> tuple[_Carry, Record]:

@@ -142,6 +142,7 @@ def _state(network: Network, weights: Weights, x: Inputs, t: Scalar) -> State:
     return state(network, weights, x, t)
 
 
+@eqx.filter_jit
 def _scan(
     method: FixedStep, network: Network, carry: Any, x: Inputs, count: int
 ) -> tuple[Any, Record, Int[jax.Array, ""], Int[jax.Array, ""]]:

@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from skajax._checks import require
+from skajax._version import versions
 from skajax.study import report
 from skajax.study.claims import CLAIMS, Claim, Finding
 from skajax.study.experiments import Evidence, T, gather
@@ -71,7 +71,7 @@ def _setting(evidence: Evidence, quick: bool) -> dict[str, Any]:
         "quick": quick,
         "precision": str(evidence.x.dtype),
         "device": ", ".join(sorted({device.device_kind for device in evidence.x.devices()})),
-        **{f"{name}_version": version(name) for name in ("skajax", "jax", "diffrax", "numpy")},
+        **versions(),
     }
 
 

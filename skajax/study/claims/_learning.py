@@ -113,7 +113,8 @@ def class_separation(evidence: Evidence) -> Finding:
         texts[name] = (
             f"‖Z‖ of the output {'grows' if grows else 'does not grow'} at every instant, from"
             f" {number(norms[1])} to {number(norms[-1])}; Fisher ratio {number(fisher[0], 2)} at t = 0,"
-            f" {number(fisher[1:].min(), 2)} to {number(fisher[1:].max(), 2)} later, {number(fisher[-1], 2)} at the end;"
+            f" {number(fisher[1:].min(), 2)} to {number(fisher[1:].max(), 2)} later,"
+            f" {number(fisher[-1], 2)} at the end;"
             f" rank correlation {number(rank, 2)}. Nearest-centroid accuracy over the seeds:"
             f" {band(100 * start, 2)} % at t = 0, {band(100 * final, 2)} % at the end"
             f" (raw images {percent(raw)})"
