@@ -48,3 +48,7 @@ def __getattr__(name: str) -> Any:
     if name in ("data", "plot", "study"):
         return importlib.import_module(f"skajax.{name}")
     raise AttributeError(f"module 'skajax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -24,7 +24,7 @@ def _parser() -> argparse.ArgumentParser:
         "reproduce", help="the paper, whole: every experiment, figure and claim"
     )
     reproduce.add_argument("--out", required=True, metavar="DIR", help="folder to write into")
-    reproduce.add_argument("--quick", action="store_true", help="4 seeds and fewer records")
+    reproduce.add_argument("--quick", action="store_true", help="4 seeds instead of 16")
     reproduce.add_argument("--seeds", type=int, metavar="N", help="initialisations (default 16)")
     reproduce.set_defaults(command=_reproduce)
 

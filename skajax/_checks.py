@@ -4,7 +4,6 @@ import math
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
@@ -22,8 +21,10 @@ def is_traced(*trees: object) -> bool:
 
 def as_array(argument: str, value: Any) -> jax.Array:
     """The value as an array of JAX's, if it is one of numbers."""
+    if isinstance(value, jax.Array):
+        return value
     try:
-        return jnp.asarray(value)
+        return jax.device_put(np.asarray(value))  # compiles nothing, whatever the shape
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"Argument {argument} must be an array of numbers, but it was"

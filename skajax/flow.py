@@ -42,7 +42,7 @@ def flow(network: Network, weights: Weights, x: Inputs) -> Weights:
     rates = []
     for layer, w in zip(network.layers, weights, strict=True):
         z, pullback = jax.vjp(partial(layer.knowledge, x=x), w)
-        (rate,) = pullback(-entropy_gradient(z) / samples)
+        (rate,) = pullback(entropy_gradient(z) * (-1 / samples))
         rates.append(rate)
         x = decision(z)
     return tuple(rates)

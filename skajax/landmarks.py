@@ -69,7 +69,7 @@ def crossings(run: Trajectory, observable: str = "tensor_net_rate") -> tuple[Lan
     for column, series in enumerate(values.T):
         signed = np.flatnonzero(series)
         for before, after in pairwise(signed):
-            if series[before] * series[after] < 0:
+            if np.sign(series[before]) != np.sign(series[after]):
                 if after == before + 1:
                     fraction = series[before] / (series[before] - series[after])
                     time = t[before] + fraction * (t[after] - t[before])
@@ -120,7 +120,11 @@ def _series(
         f"its times have the shape {np.shape(run.t)}"
         " (of a batch of runs, take one: jax.tree.map(lambda a: a[0], runs))",
     )
-    return np.asarray(run.t, float), np.asarray(getattr(run, observable), float)
+    t, values = np.asarray(run.t, float), np.asarray(getattr(run, observable), float)
+    # A lane of a batch that failed is NaN from there on.
+    good = int(np.cumprod(np.isfinite(values).all(axis=1)).sum())
+    require(good >= 1, "run", "have at least one finite record", f"it ended so: {run.outcome}")
+    return t[:good], values[:good]
 
 
 def _landmark(
@@ -133,7 +137,7 @@ def _landmark(
     interior: bool,
 ) -> Landmark:
     dt = float(run.parameters.get("dt", PAPER_DT))
-    Z = np.asarray(run.knowledge_norm[:, column], float)
+    Z = np.asarray(run.knowledge_norm[: len(t), column], float)
     return Landmark(
         layer=column + 1,
         t=float(time),

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -145,7 +146,7 @@ def check_weights(network: Network, weights: Weights, x: jax.Array) -> None:
 
 
 @functools.lru_cache
-def _expected_weights(network: Network, shape: tuple[int, ...], dtype: np.dtype) -> Weights:
+def _expected_weights(network: Network, shape: tuple[int, ...], dtype: np.dtype) -> Any:
     return jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, dtype))
 
 

@@ -8,7 +8,16 @@ import equinox as eqx
 import jax.numpy as jnp
 
 from skajax import entropy as ent
-from skajax._types import Array, Inputs, LayerSeries, OutputSeries, PerLayer, ScalarLike, Tensors, Weights
+from skajax._types import (
+    Array,
+    Inputs,
+    LayerSeries,
+    OutputSeries,
+    PerLayer,
+    ScalarLike,
+    Tensors,
+    Weights,
+)
 from skajax.flow import tangents
 from skajax.network import Network
 
@@ -105,18 +114,23 @@ def net_potential(Z: Tensors, D: Tensors) -> Net:
 
 
 def observe(
-    weights: Weights, Z: Tensors, D: Tensors, Zdot: Tensors, Ddot: Tensors, origin: Net
+    weights: Weights,
+    Z: Tensors,
+    D: Tensors,
+    Zdot: Tensors,
+    Ddot: Tensors,
+    slope_Zdot: Tensors,
+    origin: Net,
 ) -> Observables:
     """Observables of one instant, from knowledge, decisions and their rates of change.
 
-    ``origin`` is :func:`net_potential` where the run began: the Net counts from there.
+    ``slope_Zdot`` is D' ż, for the Lagrangian -z D' ż (eq. 14). Along an ODE that is Ḋ itself; of
+    differences over a step it is not. ``origin`` is :func:`net_potential` where the run began: the
+    Net counts from there.
     """
-    layers = list(zip(weights, Z, D, Zdot, Ddot, strict=True))
-    # Sums first, then one formula for all layers: a step's cost is its sums.
+    # Sums first, then one formula for all layers: what an instant costs is its sums.
     entropy = _per_layer([jnp.sum(ent.entropy(z)) for z in Z])
-    lagrangian = _per_layer([jnp.sum(ent.lagrangian(z, zdot)) for _, z, _, zdot, _ in layers])
-    D_zdot = _per_layer([jnp.sum(d * zdot) for _, _, d, zdot, _ in layers])
-    z_Ddot = _per_layer([jnp.sum(z * Ddot) for _, z, _, _, Ddot in layers])
+    D_zdot, z_Ddot, lagrangian = _dots(D, Zdot), _dots(Z, Ddot), -_dots(Z, slope_Zdot)
     Z_norm, Zdot_norm, Ddot_norm = _norms(Z), _norms(Zdot), _norms(Ddot)
     lengths = Z_norm * Ddot_norm
     aligned = lengths > 0
@@ -142,19 +156,24 @@ def observe_along(
 ) -> Observables:
     """Observables of weights that move at ``velocity``, with the exact tangents ż and Ḋ."""
     Z, D = network.forward(weights, x)
-    return observe(weights, Z, D, *tangents(network, weights, velocity, x), origin)
+    Zdot, Ddot = tangents(network, weights, velocity, x)
+    return observe(weights, Z, D, Zdot, Ddot, Ddot, origin)
 
 
 def _net_potential(Z: Tensors, D: Tensors, entropy: PerLayer) -> Net:
     # Summed as z D + (ln 2 ± 1) (h - 1), which is the same: one sum more than the entropy.
     change = entropy - jnp.asarray([z.size for z in Z], entropy.dtype)
-    z_D = _per_layer([jnp.sum(z * d) for z, d in zip(Z, D, strict=True)])
+    z_D = _dots(Z, D)
     return Net(z_D + (_LN2 + 1) * change, z_D + (_LN2 - 1) * change)
+
+
+def _dots(a: Sequence[Array], b: Sequence[Array]) -> PerLayer:
+    return _per_layer([jnp.sum(u * v) for u, v in zip(a, b, strict=True)])
 
 
 def _norms(tensors: Sequence[Array]) -> PerLayer:
     # Differentiable at zero, where the norm has a corner: gradients there are 0, not NaN.
-    squared = _per_layer([jnp.sum(tensor * tensor) for tensor in tensors])
+    squared = _dots(tensors, tensors)
     positive = squared > 0
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1)), 0)
 

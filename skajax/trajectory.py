@@ -81,13 +81,14 @@ class Trajectory(Observables):
             last = "output" if name == "output_mean" else "layer"
             described = {"long_name": label.text, "units": label.unit}
             variables[name] = ((*lanes, "time", last), np.asarray(getattr(self, name)), described)
-        for name, value in _scalars(self).items():
-            variables[name] = (lanes, np.broadcast_to(value, t.shape[:-1]))
+        single = _scalars(self)
         if final:
             for path, leaf in jax.tree.leaves_with_path(self.final):
                 name = _leaf_name(path)
-                axes = [f"{name}_{axis}" for axis in range(np.ndim(leaf) - len(lanes))]
-                variables[name] = ((*lanes, *axes), np.asarray(leaf))
+                single[name] = leaf
+        for name, value in single.items():
+            axes = [f"{name}_{axis}" for axis in range(np.ndim(value) - len(lanes))]
+            variables[name] = ((*lanes, *axes), np.asarray(value))
         return xr.Dataset(variables, coords, _description(self) | dict(attrs or {}))
 
     def save(self, path: str | os.PathLike[str], *, attrs: Mapping[str, Any] | None = None) -> None:
@@ -119,20 +120,38 @@ def load(path: str | os.PathLike[str]) -> Trajectory:
     require(Path(path).is_file(), "path", "name a file", f"there was none at {os.fspath(path)!r}")
     try:
         dataset = xr.load_dataset(path, engine="h5netcdf")
-    except OSError as error:
+    except (OSError, KeyError, RuntimeError, AttributeError, ValueError, TypeError) as error:
+        # A damaged file makes the libraries below fail in any of these ways.
         raise ValueError(
             f"Argument path must name a NetCDF file, but {os.fspath(path)!r} could not be read:"
             f" {error}."
         ) from error
     found = dataset.attrs.get("format")
     require(found == _FORMAT, "path", f"hold a {_FORMAT!r}", f"its format was {found!r}")
-    arrays = {str(name): jnp.asarray(item.values) for name, item in dataset.items()}
+    precision = dataset.attrs.get("precision")
+    require(
+        precision != "float64" or jax.config.read("jax_enable_x64"),
+        "path",
+        "hold a run that fits the precision in use",
+        "it was saved in float64 (jax.config.update('jax_enable_x64', True) lets JAX hold it)",
+    )
+    try:
+        return _from_dataset(dataset)
+    except (KeyError, AttributeError, TypeError) as error:
+        raise ValueError(
+            f"Argument path must hold a whole run of layers that skajax has, but {os.fspath(path)!r}"
+            f" could not be understood: {error!r}."
+        ) from error
+
+
+def _from_dataset(dataset: "xarray.Dataset") -> Trajectory:
+    arrays = {str(name): jax.device_put(item.values) for name, item in dataset.items()}
     t = dataset["t" if "t" in dataset.coords else "time"].values
     t = np.broadcast_to(t, arrays["steps"].shape + t.shape[-1:])
     network = _network(dataset.attrs["network"])
     return Trajectory(
         **{name: arrays[name] for name in LABELS},
-        t=jnp.asarray(t),
+        t=jax.device_put(t),
         final=_final(arrays, network),
         stats=Stats(arrays.get("evaluations"), arrays["steps"], arrays["rejected"]),
         outcome=Outcome(*(arrays[f"outcome_{field}"] for field in ("code", "t", "step", "layer"))),

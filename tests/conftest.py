@@ -1,9 +1,16 @@
 """Strict promotion, double precision where asked for, and one seed for every random test."""
 
+import os
+
 import hypothesis
 import jax
 import jaxtyping
 import pytest
+
+# Nearly all of the suite's time is LLVM's, on programs that run for microseconds: unoptimised, they
+# take half of it. JAX_DISABLE_MOST_OPTIMIZATIONS=0 in the environment compiles them as users do.
+if "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ:
+    jax.config.update("jax_disable_most_optimizations", True)
 
 # A float64 that becomes float32, or a missing axis that broadcasts, is an error everywhere.
 jax.config.update("jax_numpy_dtype_promotion", "strict")

@@ -9,8 +9,7 @@ import numpy as np
 def published(weights, x, dt, passes, dtype=np.float64):
     """K forward passes k = 0..K-1; returns the K-1 recorded rows and the weights at the end.
 
-    ``weights`` is a list of (W, b). A row holds t, the observables (one value a layer), and a copy
-    of the weights that the pass went forward with.
+    ``weights`` is a list of (W, b). A row holds t and the observables, one value a layer.
     """
     ln2 = dtype(np.log(2.0))
     dt = dtype(dt)

@@ -5,6 +5,7 @@ for one layer and one sample ``exact`` needs no integrator at all. Weights are l
 """
 
 import dataclasses
+import itertools
 
 import jax.numpy as jnp
 import numpy as np
@@ -38,7 +39,7 @@ class Problem:
         sizes = (self.inputs, *self.widths)
         weights = [
             (self.scale * rng.normal(size=(n, m)), self.scale * rng.normal(size=m))
-            for n, m in zip(sizes[:-1], sizes[1:], strict=True)
+            for n, m in itertools.pairwise(sizes)
         ]
         return weights, rng.uniform(size=(self.samples, self.inputs))
 
@@ -99,16 +100,12 @@ def shannon(z):
 
 
 def flow(weights, x):
-    """Eq. 3-4, one outer product after the other."""
+    """Eq. 3-4: the batch's mean of the outer products of each sample's input and gradient."""
     rates = []
     for W, b in weights:
-        dW, db = np.zeros_like(W), np.zeros_like(b)
         z = x @ W + b
         gradient = -z * slope(z) / LN2
-        for inputs, g in zip(x, gradient, strict=True):
-            dW -= np.outer(inputs, g) / len(x)
-            db -= g / len(x)
-        rates.append((dW, db))
+        rates.append((-np.einsum("bi,bj->ij", x, gradient) / len(x), -gradient.mean(axis=0)))
         x = expit(z)
     return rates
 

@@ -32,7 +32,7 @@ def small():
 
 @pytest.fixture(scope="module")
 def evidence(small):
-    return gather(seeds=3, quick=True)
+    return gather(seeds=3)
 
 
 def change(run, **fields):

@@ -134,7 +134,7 @@ class Adaptive(Method):
             return evolution
         kept = int(np.isfinite(evolution.t).sum())
         t, records = jax.tree.map(
-            lambda a: jnp.asarray(np.asarray(a)[:kept]), (evolution.t, evolution.records)
+            lambda a: jax.device_put(np.asarray(a)[:kept]), (evolution.t, evolution.records)
         )
         final, outcome = evolution.final, evolution.outcome
         if outcome.code == DIVERGED:
@@ -149,7 +149,7 @@ class Adaptive(Method):
 def _save_times(save_at: SaveTimes | None, t1: Scalar) -> TimeSeries:
     """The times to record at: increasing, within [0, t1]."""
     if save_at is None:
-        return jnp.asarray(np.linspace(0, 1, SAVES), t1.dtype) * t1
+        return jnp.linspace(0, t1, SAVES, dtype=t1.dtype)
     ts = as_array("save_at", save_at).astype(t1.dtype)
     require(
         ts.ndim == 1 and ts.size >= 1,
@@ -231,7 +231,7 @@ def _solve(
         records,
         final,
         Stats(evaluations, steps, rejected),
-        Outcome(code, t_end, steps, layer),
+        Outcome(code, jnp.where(finite.all(), t_end, jnp.nanmax(t, initial=0)), steps, layer),
     )
 
 

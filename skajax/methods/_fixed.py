@@ -85,7 +85,7 @@ class FixedStep(Method):
         diverged = layer > 0
         until = final.t
         if is_traced(records):  # a scan cannot stop: its end lies beyond the overflow
-            until = jnp.where(diverged, jnp.nanmax(records.t, initial=0), final.t)
+            until = jnp.where(diverged, records.t[jnp.maximum(taken - 1, 0)], final.t)
         return Evolution(
             records.t,
             records.observables,
@@ -146,7 +146,7 @@ def _state(network: Network, weights: Weights, x: Inputs, t: Scalar) -> State:
 def _scan(
     method: FixedStep, network: Network, carry: Any, x: Inputs, count: int
 ) -> tuple[Any, Record, Int[jax.Array, ""], Int[jax.Array, ""]]:
-    """All steps as one differentiable, vmappable loop; what follows an overflow is NaN."""
+    """All steps as one differentiable, vmappable loop; observables after an overflow are NaN."""
     carry, records = lax.scan(lambda c, _: method.step(network, c, x), carry, length=count)
     _, last = method.step(network, carry, x)
     records = jax.tree.map(lambda r, e: jnp.concatenate([r, e[None]]), records, last)
@@ -158,7 +158,8 @@ def _scan(
             (jnp.arange(kept) < good).reshape(-1, *[1] * (r.ndim - 1)), r[:kept], jnp.nan
         )
 
-    return carry, jax.tree.map(mask, records), jnp.minimum(good, count), layer
+    records = Record(records.t[:kept], jax.tree.map(mask, records.observables))
+    return carry, records, jnp.minimum(good, count), layer
 
 
 def _march(
@@ -184,7 +185,7 @@ def _march(
             if taken < count:
                 before, carry, taken = (carry, size - 1), after, taken + size
                 bar.update(size)
-    records = jax.tree.map(lambda *leaves: jnp.asarray(np.concatenate(leaves)), *parts)
+    records = jax.tree.map(lambda *leaves: jax.device_put(np.concatenate(leaves)), *parts)
     return carry, records, jnp.asarray(taken), jnp.asarray(layer)
 
 

@@ -115,7 +115,8 @@ def as_arrays(method: _AnyMethod, dtype: jnp.dtype) -> _AnyMethod:
             return leaf
         if not is_traced(leaf):
             name = jax.tree_util.keystr(path, simple=True)
-            fits = leaf == 0 or jnp.finfo(dtype).tiny <= abs(leaf) <= jnp.finfo(dtype).max
+            size, limits = np.abs(np.asarray(leaf)), jnp.finfo(dtype)
+            fits = np.all((size == 0) | ((size >= limits.tiny) & (size <= limits.max)))
             require(bool(fits), name, f"be representable in {dtype}", f"it was {leaf!r}")
         return jnp.asarray(leaf, dtype)
 

@@ -1,6 +1,5 @@
 """The discrete rule of the published experiments, step for step."""
 
-import math
 from functools import partial
 from typing import ClassVar, NamedTuple
 
@@ -10,13 +9,11 @@ import jax.numpy as jnp
 
 from skajax._checks import require, require_positive
 from skajax._types import Array, Inputs, Int, Scalar, ScalarLike, Tensors, Weights
-from skajax.entropy import entropy_gradient
+from skajax.entropy import BITS, decision_derivative, entropy_gradient
 from skajax.methods._fixed import FixedStep, Record, whole_steps
 from skajax.methods._method import as_float
 from skajax.network import Network
 from skajax.observables import Net, observe
-
-_LN2 = math.log(2.0)
 
 
 class _Carry(NamedTuple):
@@ -79,11 +76,14 @@ class Published(FixedStep):
         """Pass k + 1, for k updates done: forward, record, update."""
         dt = self.dt
         Z, D = network.forward(carry.weights, x)
-        delta_Z = jax.tree.map(jnp.subtract, Z, carry.Z)
-        delta_D = jax.tree.map(jnp.subtract, D, carry.D)
+        # Nothing has moved between pass 0 and pass 1, whatever the rounding of the two.
+        first = carry.k == 0
+        change = lambda new, old: jnp.where(first, 0, new - old)
+        delta_Z, delta_D = jax.tree.map(change, (Z, D), (carry.Z, carry.D))
+        slope_delta_Z = jax.tree.map(lambda z, dz: decision_derivative(z) * dz, Z, delta_Z)
 
         # Sums per step first: dividing them by dt costs less than dividing every ΔZ and ΔD.
-        per_step = observe(carry.weights, Z, D, delta_Z, delta_D, carry.net)
+        per_step = observe(carry.weights, Z, D, delta_Z, delta_D, slope_delta_Z, carry.net)
         observables = per_step.per_time(dt)
         net = Net(
             carry.net.published + per_step.tensor_net_rate,
@@ -98,9 +98,9 @@ class Published(FixedStep):
         for layer, w, x_l, z, dD in zip(
             network.layers, carry.weights, inputs, Z, delta_D, strict=True
         ):
-            g = entropy_gradient(z) - dD / _LN2
+            g = entropy_gradient(z) - BITS * dD
             _, pullback = jax.vjp(partial(layer.knowledge, x=x_l), w)
-            (gradient,) = pullback(g / x.shape[0])
+            (gradient,) = pullback(g * (1 / x.shape[0]))
             weights.append(jax.tree.map(lambda p, q: p - dt * q, w, gradient))
 
         k = carry.k + 1

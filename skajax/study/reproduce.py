@@ -48,8 +48,7 @@ def reproduce(
     out = Path(out)
     require(not out.exists() or out.is_dir(), "out", "be a folder", f"{str(out)!r} is a file")
     out.mkdir(parents=True, exist_ok=True)
-    # Draw without a screen, and leave the caller's choice of one alone.
-    evidence = gather(seeds=seeds, quick=quick)
+    evidence = gather(seeds=seeds)
     judged = tuple((claim, claim.examine(evidence)) for claim in CLAIMS)
     setting = _setting(evidence, quick)
     files = {
@@ -59,6 +58,7 @@ def reproduce(
     for name, text in files.items():
         (out / name).write_text(text, encoding="utf-8")
     write_netcdf(_runs(evidence, setting), out / "runs.nc")
+    # Draw without a screen, and leave the caller's choice of one alone.
     with matplotlib.rc_context({"backend": "agg"}):
         figures = list(
             tqdm(draw(evidence, out / "figures"), desc="figures", disable=None, leave=False)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
+from scipy.interpolate import CubicSpline
 
 from skajax._types import Array, Float
 from skajax.study.experiments import Evidence
@@ -82,9 +83,13 @@ def distance(
 
 
 def at(run: Trajectory, observable: str, times: Numbers) -> Float[np.ndarray, "times layers"]:
-    """An observable at any times within the run, by linear interpolation."""
-    values = np.asarray(getattr(run, observable), float)
-    return np.stack([np.interp(np.asarray(times), run.t, column) for column in values.T], axis=-1)
+    """An observable at any times within the run, on the cubic spline through its records."""
+    return spline(run, observable)(np.asarray(times, float))
+
+
+def spline(run: Trajectory, observable: str) -> CubicSpline:
+    """The cubic spline through an observable's records, over time, for all layers."""
+    return CubicSpline(np.asarray(run.t, float), np.asarray(getattr(run, observable), float))
 
 
 def order(dts: Numbers, errors: Numbers) -> float:

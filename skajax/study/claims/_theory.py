@@ -21,6 +21,7 @@ from skajax.study.claims._claim import (
     order,
     per_layer,
     percent,
+    spline,
 )
 from skajax.study.experiments import STEPS, Evidence, T
 from skajax.trajectory import Trajectory
@@ -196,7 +197,7 @@ def entropy_is_shannons(evidence: Evidence) -> Finding:
 
 
 def _integral(run: Trajectory, rate: str) -> np.ndarray:
-    return np.trapezoid(np.asarray(getattr(run, rate), float), np.asarray(run.t, float), axis=0)
+    return spline(run, rate).integrate(0.0, float(run.t[-1]))
 
 
 def _relative(value: np.ndarray, reference: np.ndarray) -> np.ndarray:

@@ -1,0 +1,65 @@
+"""The package as a whole: what importing it costs and touches, and what it offers."""
+
+import subprocess
+import sys
+import textwrap
+from importlib.metadata import version
+
+import pytest
+
+import skajax as ska
+
+
+def in_a_fresh_process(program):
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_importing_skajax_imports_nothing_heavy_and_changes_nothing():
+    heavy = [
+        "xarray",
+        "matplotlib",
+        "pandas",
+        "tensorflow_datasets",
+        "tensorflow",
+        "h5py",
+        "IPython",
+    ]
+    printed = in_a_fresh_process(
+        f"""
+        import sys
+        import diffrax, jax, optax
+        known, settings = set(sys.modules), dict(jax.config.values)
+        import skajax
+        assert dict(jax.config.values) == settings
+        # No array was made, so no device was chosen: its number can still be set.
+        jax.config.update("jax_num_cpu_devices", 3)
+        assert jax.device_count() == 3
+        print(*sorted(set({heavy!r}) & (set(sys.modules) - known)))
+        """
+    )
+    assert printed == []
+
+
+def test_everything_named_is_there():
+    assert ska.__version__ == version("skajax")
+    for name in ska.__all__:
+        if name not in ("data", "plot", "study"):  # imported when asked for
+            assert getattr(ska, name) is not None
+    assert set(ska.__all__) <= set(dir(ska))  # which a notebook completes names from
+    with pytest.raises(AttributeError, match=r"skajax.*nothing"):
+        ska.nothing  # noqa: B018
+
+
+def test_the_lazy_modules_are_imported_when_asked_for():
+    printed = in_a_fresh_process(
+        """
+        import sys
+        import skajax as ska
+        assert "skajax.plot" not in sys.modules
+        print(ska.plot.__name__, ska.data.__name__, ska.study.__name__)
+        """
+    )
+    assert printed == ["skajax.plot", "skajax.data", "skajax.study"]
