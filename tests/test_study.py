@@ -169,7 +169,7 @@ def test_spearman_sees_order_only():
 
 
 def test_balance_of_decision_and_gradient_exists_in_one_sign_only(evidence):
-    roots = _tensor_net.meaning_of_zero.examine(evidence).numbers["roots"]
+    roots = _theory.meaning_of_zero.examine(evidence).numbers["roots"]
     (z,) = roots["equation"]
     # D = -(1/ln 2) z D (1 - D)  <=>  -z σ(-z) = ln 2.
     assert -z / (1 + np.exp(z)) == pytest.approx(np.log(2), abs=1e-4)

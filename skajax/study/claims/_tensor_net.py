@@ -1,10 +1,9 @@
-"""Claims 8-13: the Tensor Net's zero crossings and shapes."""
+"""Claims 8-12: the Tensor Net's zero crossings and shapes."""
 
 from typing import Any
 
 import numpy as np
 
-from skajax import entropy as ent
 from skajax.landmarks import Landmark, crossings, minima, peaks
 from skajax.study.claims._claim import (
     Claim,
@@ -13,7 +12,6 @@ from skajax.study.claims._claim import (
     at,
     band,
     claim,
-    number,
     percent,
     spread,
 )
@@ -118,8 +116,8 @@ def crossing_norms(evidence: Evidence) -> Finding:
         {1: 600.0, 3: 450.0},
         {1: 90.0, 3: 67.5},
         "‖Z‖ =",
-        "The rate's sign is that of Σ D ż against an entropy change: Σ D ż keeps the sign of the mean"
-        " drift, which the random start decides.",
+        "The rate is Σ D ż plus the entropy rate, which is negative. Σ D ż weighs the neurons that drift"
+        " up against those that drift down, and the random start decides on how many do which.",
     )
 
 
@@ -257,88 +255,6 @@ def order_of_landmarks(evidence: Evidence) -> Finding:
     )
 
 
-@claim(
-    13,
-    "D = ∇_z H marks the extrema of the Net, and Net = 0 means ∫ D dz = H",
-    place="section 2.4.1, eq. 29",
-    says="D = ∇_z H is the condition for the Net's extrema; at its zeros ∫ D dz = H.",
-    rule="(a) D - (±∇_z H) has a zero in z; (b) at the accumulated Net's zero crossings, ∫ D dz / H is 1"
-    " within 1 %. Holds if both are true in both signs, depends on the sign convention if in one,"
-    " else does not hold. A sign without crossings is judged by (a)",
-)
-def meaning_of_zero(evidence: Evidence) -> Finding:
-    """The two conditions, in both signs."""
-    z = np.linspace(-40, 40, 800_001)
-    D = 1 / (1 + np.exp(-z))
-    gradient = -z * D * (1 - D) / np.log(2)
-    balance = {"equation": D - gradient, "published": D + gradient}
-    roots = {name: z[:-1][np.diff(np.sign(value)) != 0] for name, value in balance.items()}
-    fields = {"equation": "tensor_net_equation", "published": "tensor_net"}
-    ratios = {
-        name: [
-            r
-            for run in evidence.lanes(evidence.ensemble_reference)
-            for r in _work_over_entropy(run, field)
-        ]
-        for name, field in fields.items()
-    }
-    true = {
-        name: bool(roots[name].size) and bool(np.all(np.abs(np.array(ratios[name]) - 1) <= 0.01))
-        for name in fields
-    }
-    share = [
-        float(
-            np.mean(
-                [
-                    np.mean(np.abs(d - np.asarray(ent.entropy_gradient(z))) < 0.01 * d)
-                    for z, d in zip(Z, Ds, strict=True)
-                ]
-            )
-        )
-        for Z, Ds in zip(
-            evidence.snapshots_continuous.Z, evidence.snapshots_continuous.D, strict=True
-        )
-    ]
-    verdict = {2: Verdict.HOLDS, 1: Verdict.SIGN, 0: Verdict.FAILS}[sum(true.values())]
-
-    def zeros(name: str) -> str:
-        values = ratios[name]
-        if not values:
-            return "no crossing in any seed"
-        return f"{band(values)} at {len(values)} crossings"
-
-    root = f"z = {number(float(roots['equation'][0]), 4)}" if roots["equation"].size else "no z"
-    return Finding(
-        discrete="a condition on z alone, the same for every step size. Entries of D within 1 % of"
-        f" ∇_z H along a run: at most {percent(max(share))}",
-        continuous=f"equation's sign: D = ∇_z H at {root}; ∫ D dz / H at the Net's zeros: "
-        + zeros("equation")
-        + f". Published sign: D = -∇_z H at {roots['published'].size or 'no'} z; ∫ D dz / H: "
-        + zeros("published"),
-        verdict=verdict,
-        why="The zero condition is the equation's own integral. With the published sign, D + ∇_z H is"
-        " positive for every z, and a zero Net means ∫ D dz = -H. A layer's Net turns where the sum"
-        " over its neurons vanishes, not where each of them does.",
-        numbers={"roots": roots, "work_over_entropy": ratios, "share_balanced": share},
-    )
-
-
-def _work_over_entropy(run: Trajectory, field: str) -> list[float]:
-    """∫ D dz / (H - H(0)) at the zero crossings of the accumulated Net."""
-    found = []
-    work = (np.asarray(run.tensor_net, float) + run.tensor_net_equation) / 2
-    change = np.asarray(run.entropy, float) - run.entropy[0]
-    for crossing in crossings(run, field):
-        column = crossing.layer - 1
-        found.append(
-            float(
-                np.interp(crossing.t, run.t, work[:, column])
-                / np.interp(crossing.t, run.t, change[:, column])
-            )
-        )
-    return found
-
-
 def _ensembles(evidence: Evidence) -> dict[str, Trajectory]:
     return {"discrete": evidence.ensemble_published, "continuous": evidence.ensemble_reference}
 
@@ -349,5 +265,4 @@ CLAIMS: tuple[Claim, ...] = (
     second_layer,
     fourth_layer,
     order_of_landmarks,
-    meaning_of_zero,
 )

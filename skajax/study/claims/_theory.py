@@ -1,4 +1,4 @@
-"""Claims 14-17: the variational identities, and what entropy is."""
+"""Claims 13-17: what a zero of the Net means, the variational identities, and what entropy is."""
 
 import math
 from collections.abc import Callable
@@ -10,11 +10,13 @@ import numpy as np
 
 from skajax import entropy as ent
 from skajax._types import Array, Scalar
+from skajax.landmarks import crossings
 from skajax.study.claims._claim import (
     Claim,
     Finding,
     Verdict,
     at,
+    band,
     claim,
     graded,
     number,
@@ -28,6 +30,88 @@ from skajax.trajectory import Trajectory
 
 _LN2 = math.log(2.0)
 _DTS = np.array([T / K for K in STEPS])
+
+
+@claim(
+    13,
+    "D = ∇_z H marks the extrema of the Net, and Net = 0 means ∫ D dz = H",
+    place="section 2.4.1, eq. 29",
+    says="D = ∇_z H is the condition for the Net's extrema; at its zeros ∫ D dz = H.",
+    rule="(a) D - (±∇_z H) has a zero in z; (b) at the accumulated Net's zero crossings, ∫ D dz / H is 1"
+    " within 1 %. Holds if both are true in both signs, depends on the sign convention if in one,"
+    " else does not hold. A sign without crossings is judged by (a)",
+)
+def meaning_of_zero(evidence: Evidence) -> Finding:
+    """The two conditions, in both signs."""
+    z = np.linspace(-40, 40, 800_001)
+    D = 1 / (1 + np.exp(-z))
+    gradient = -z * D * (1 - D) / np.log(2)
+    balance = {"equation": D - gradient, "published": D + gradient}
+    roots = {name: z[:-1][np.diff(np.sign(value)) != 0] for name, value in balance.items()}
+    fields = {"equation": "tensor_net_equation", "published": "tensor_net"}
+    ratios = {
+        name: [
+            r
+            for run in evidence.lanes(evidence.ensemble_reference)
+            for r in _work_over_entropy(run, field)
+        ]
+        for name, field in fields.items()
+    }
+    true = {
+        name: bool(roots[name].size) and bool(np.all(np.abs(np.array(ratios[name]) - 1) <= 0.01))
+        for name in fields
+    }
+    share = [
+        float(
+            np.mean(
+                [
+                    np.mean(np.abs(d - np.asarray(ent.entropy_gradient(z))) < 0.01 * d)
+                    for z, d in zip(Z, Ds, strict=True)
+                ]
+            )
+        )
+        for Z, Ds in zip(
+            evidence.snapshots_continuous.Z, evidence.snapshots_continuous.D, strict=True
+        )
+    ]
+    verdict = {2: Verdict.HOLDS, 1: Verdict.SIGN, 0: Verdict.FAILS}[sum(true.values())]
+
+    def zeros(name: str) -> str:
+        values = ratios[name]
+        if not values:
+            return "no crossing in any seed"
+        return f"{band(values)} at {len(values)} crossings"
+
+    root = f"z = {number(float(roots['equation'][0]), 4)}" if roots["equation"].size else "no z"
+    return Finding(
+        discrete="a condition on z alone, the same for every step size. Entries of D within 1 % of"
+        f" ∇_z H along a run: at most {percent(max(share))}",
+        continuous=f"equation's sign: D = ∇_z H at {root}; ∫ D dz / H at the Net's zeros: "
+        + zeros("equation")
+        + f". Published sign: D = -∇_z H at {roots['published'].size or 'no'} z; ∫ D dz / H: "
+        + zeros("published"),
+        verdict=verdict,
+        why="The zero condition is the equation's own integral. With the published sign, D + ∇_z H is"
+        " positive for every z, and a zero Net means ∫ D dz = -H. A layer's Net turns where the sum"
+        " over its neurons vanishes, not where each of them does.",
+        numbers={"roots": roots, "work_over_entropy": ratios, "share_balanced": share},
+    )
+
+
+def _work_over_entropy(run: Trajectory, field: str) -> list[float]:
+    """∫ D dz / (H - H(0)) at the zero crossings of the accumulated Net."""
+    found = []
+    work = (np.asarray(run.tensor_net, float) + run.tensor_net_equation) / 2
+    change = np.asarray(run.entropy, float) - run.entropy[0]
+    for crossing in crossings(run, field):
+        column = crossing.layer - 1
+        found.append(
+            float(
+                np.interp(crossing.t, run.t, work[:, column])
+                / np.interp(crossing.t, run.t, change[:, column])
+            )
+        )
+    return found
 
 
 @claim(
@@ -119,11 +203,11 @@ def net_is_integral(evidence: Evidence) -> Finding:
         discrete="the sum of eq. 8 in the equation's sign, over the closed form at the same time: off by"
         f" {percent(sums[0])} at η = 0.02, {percent(sums[-1])} at 0.001 (order"
         f" {number(order(_DTS, sums))})",
-        continuous=f"off by {number(errors['equation'], 2)} of the Net in the equation's sign; by"
-        f" {number(errors['published'], 2)} of the Net as the figures show it",
+        continuous=f"off by {number(errors['equation'], 2)} times the Net in the equation's sign; by"
+        f" {number(errors['published'], 2)} times the Net as the figures show it",
         verdict={2: Verdict.HOLDS, 1: Verdict.SIGN, 0: Verdict.FAILS}[true],
         why="Eq. 28 is eq. 26 rewritten, and true. The figures show D + ∇_z H instead, whose integral"
-        " is ∫ (σ ż + L / ln 2) dt: larger by 2 (H - H(0)).",
+        " is ∫ (σ ż + L / ln 2) dt: another function, by 2 (H - H(0)).",
         numbers={"error": errors, "discrete_error": sums},
     )
 
@@ -211,6 +295,7 @@ def _shannon(D: Array | np.ndarray) -> float:
 
 
 CLAIMS: tuple[Claim, ...] = (
+    meaning_of_zero,
     euler_lagrange,
     net_is_integral,
     entropy_is_action,
