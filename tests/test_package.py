@@ -5,6 +5,9 @@ import sys
 import textwrap
 from importlib.metadata import version
 
+import jax
+import jax.numpy as jnp
+import jaxtyping
 import pytest
 
 import skajax as ska
@@ -51,6 +54,18 @@ def test_everything_named_is_there():
     assert set(ska.__all__) <= set(dir(ska))  # which a notebook completes names from
     with pytest.raises(AttributeError, match=r"skajax.*nothing"):
         ska.nothing  # noqa: B018
+
+
+def test_shapes_are_checked_while_tests_run(request):
+    # By jaxtyping and beartype, which pyproject.toml asks pytest for; "untyped" switches them off.
+    network = ska.mlp([2])
+    x = jnp.ones((3, 4))
+    weights = network.init(jax.random.key(0), x)
+    with pytest.raises(jaxtyping.TypeCheckError, match="samples inputs"):
+        ska.flow(network, weights, x[0])
+    request.getfixturevalue("untyped")
+    with pytest.raises(ValueError, match="Argument x must be a non-empty batch"):
+        ska.simulate(network, weights, x[0], ska.Euler(0.1), steps=1)
 
 
 def test_the_lazy_modules_are_imported_when_asked_for():

@@ -337,12 +337,17 @@ def test_inside_jit_nothing_after_an_overflow_looks_like_a_result():
         assert np.isnan(values[1:]).all(), observable
 
 
+def limited(dtmin):
+    """A method of at most 5 steps, each at least dtmin long."""
+    controller = diffrax.PIDController(rtol=1e-4, atol=1e-6, dtmin=dtmin, force_dtmin=False)
+    return ska.Adaptive(controller=controller, dt0=0.5, max_steps=5)
+
+
 TWO = {"t1": 50.0, "save_at": [0.5, 50.0]}
 
 
 def test_a_run_out_of_steps_holds_what_it_reached():
-    method = ska.Adaptive(rtol=1e-4, atol=1e-6, max_steps=5)
-    result = run(method=method, **TWO)
+    result = run(method=limited(1e-6), **TWO)
     message = str(result.outcome)
     assert message.startswith(f"stopped at t = {float(result.final.t):.6g}")
     for word in ("max_steps = 5", "Try a larger max_steps"):
@@ -352,16 +357,15 @@ def test_a_run_out_of_steps_holds_what_it_reached():
     assert 0.5 < float(result.final.t) == float(result.outcome.t) < 50
     np.testing.assert_array_equal(result.t, [0.5])
     assert_finite(result)
-    whole = run(method=ska.Adaptive(rtol=1e-4, atol=1e-6), **TWO)
+    whole = run(method=ska.Adaptive(rtol=1e-5, atol=1e-6), **TWO)
     for name in LABELS:
         np.testing.assert_allclose(
-            getattr(result, name)[0], getattr(whole, name)[0], rtol=1e-5, atol=1e-5
+            getattr(result, name)[0], getattr(whole, name)[0], rtol=1e-3, atol=1e-3
         )
 
 
 def test_steps_below_the_controllers_minimum():
-    controller = diffrax.PIDController(rtol=1e-6, atol=1e-9, dtmin=1.0, force_dtmin=False)
-    result = run(x=30 * X, method=ska.Adaptive(controller=controller, dt0=4.0), **TWO)
+    result = run(x=30 * X, method=limited(0.4), **TWO)
     message = str(result.outcome)
     assert not bool(result.outcome.completed)
     for word in ("stopped at t = ", "minimum", "Try"):

@@ -12,8 +12,6 @@ from test_simulate import compilations
 import skajax as ska
 from skajax.observables import LABELS
 
-SAVES = np.array([0.2, 0.5, 1.0])
-
 # What makes a method of one number, and what else simulate is given.
 METHODS = {
     "Euler": (ska.Euler, {"steps": 10}),
@@ -45,6 +43,21 @@ def assert_lane(batch, lane, alone, rtol):
         assert got.dtype == want.dtype, where
         scale = np.abs(np.asarray(want, float)).max()
         np.testing.assert_allclose(got, want, rtol=rtol, atol=rtol * scale, err_msg=where)
+
+
+def test_flow_tangents_and_state_under_jit_and_vmap(x64):
+    network, _, x = ref.SMALL.arrays()
+    stacked, several = lanes(ref.SMALL)
+
+    def functions(weights):
+        velocity = ska.flow(network, weights, x)
+        return velocity, ska.tangents(network, weights, velocity, x), ska.state(network, weights, x)
+
+    batch = jax.jit(jax.vmap(functions))(stacked)
+    for lane, weights in enumerate(several):
+        assert_lane(batch, lane, jax.jit(functions)(weights), 1e-13)
+    compiled = jax.jit(ska.flow, static_argnums=0)(network, several[0], x)
+    assert_lane(batch[0], 0, compiled, 1e-13)
 
 
 @each_method
@@ -247,11 +260,10 @@ def test_eulers_steps_in_float32(problem):
 
 
 def test_an_adaptive_run_in_float32():
-    network, weights, x = ref.UNIT.arrays(jnp.float32)
-    method = ska.Adaptive(rtol=1e-6, atol=1e-7)
-    run = ska.simulate(network, weights, x, method, t1=1.0, save_at=SAVES)
-    start, sample = ref.UNIT.numpy()
-    assert_follows(run, ref.UNIT, [ref.exact(start, sample, t) for t in SAVES])
+    network, weights, x = ref.SMALL.arrays(jnp.float32)
+    method, times = ska.Adaptive(rtol=1e-6, atol=1e-7), np.array([0.3, 1.0])
+    run = ska.simulate(network, weights, x, method, t1=1.0, save_at=times)
+    assert_follows(run, ref.SMALL, ref.solve(*ref.SMALL.numpy(), times))
 
 
 def assert_follows(run, problem, states):
