@@ -39,7 +39,8 @@ class Adaptive(Method):
     give ``rtol`` and ``atol`` (default 1e-4 and 1e-6), or a whole ``controller``, such as
     ``diffrax.PIDController(rtol, atol, pcoeff=0.3, icoeff=0.4)`` or ``diffrax.ConstantStepSize()``
     with a ``dt0``. ``dt0`` is the first step's size; None leaves it to Diffrax.
-    ``max_steps`` bounds the steps, rejected ones included.
+    ``max_steps`` bounds the steps, rejected ones included. ``adjoint`` is how Diffrax differentiates
+    the solve, under ``jax.grad`` and the like: ``diffrax.RecursiveCheckpointAdjoint()`` unless given.
 
     ``simulate`` takes t1, and save times in [0, t1]: records there are evaluated on the solver's
     interpolant, with the exact tangents ż and Ḋ. Without save times: 101, evenly spaced.
@@ -49,6 +50,7 @@ class Adaptive(Method):
     controller: diffrax.AbstractStepSizeController
     dt0: ScalarLike | None
     max_steps: int = eqx.field(static=True)
+    adjoint: diffrax.AbstractAdjoint
 
     def __init__(
         self,
@@ -59,6 +61,7 @@ class Adaptive(Method):
         controller: diffrax.AbstractStepSizeController | None = None,
         dt0: ScalarLike | None = None,
         max_steps: int = 4096,
+        adjoint: diffrax.AbstractAdjoint | None = None,
     ) -> None:
         """See the class; every argument is checked here."""
         self.solver = diffrax.Tsit5() if solver is None else solver
@@ -106,6 +109,13 @@ class Adaptive(Method):
             f"it was {max_steps!r}",
         )
         self.max_steps = max_steps
+        self.adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
+        require(
+            isinstance(self.adjoint, diffrax.AbstractAdjoint),
+            "adjoint",
+            "be one of Diffrax's adjoints, such as diffrax.RecursiveCheckpointAdjoint()",
+            f"it was {adjoint!r}",
+        )
 
     @property
     def name(self) -> str:
@@ -197,6 +207,7 @@ def _solve(
         args=x,
         saveat=diffrax.SaveAt(subs=[at_times, diffrax.SubSaveAt(t1=True)], controller_state=True),
         stepsize_controller=controller,
+        adjoint=method.adjoint,
         max_steps=method.max_steps,
         throw=False,
     )
