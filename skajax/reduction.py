@@ -1,0 +1,165 @@
+"""The same run in fewer inputs: only the row space of X moves the first layer.
+
+Let Q (inputs, rank) have orthonormal columns that span the rows of X, so that X = X_r Qᵀ with
+X_r = X Q. Then the first dense layer's z = X W + b = X_r W_r + b with W_r = Qᵀ W, and its flow
+(eq. 3-4) is
+
+    dW/dt = -(1/B) Xᵀ g = Q (-(1/B) X_rᵀ g),    so    W(t) = W_⊥ + Q W_r(t),
+
+where W_⊥ = W(0) - Q Qᵀ W(0) never moves. The network on (W_r, X_r) is the network on (W, X), to
+rounding: Z, D and all that is made of them agree, and ‖W‖² = ‖W_⊥‖² + ‖W_r‖².
+
+So it is for every rule whose update of W is Xᵀ times something, and linear in it: the flow in any
+solver, the published rule, SGD with momentum or without. It is *not* so for optimisers that treat
+each weight by itself, such as Adam, Lion or Adagrad: they do not commute with the rotation Q.
+"""
+
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.linalg
+
+from skajax._checks import is_traced, require
+from skajax._types import Array, Float, Inputs, Int, LayerSeries, Weights
+from skajax.layers import Dense
+from skajax.network import Network
+
+BLOCK = 16
+"""Inputs are kept in blocks: a batch with a few zero columns more or less compiles nothing anew."""
+SHARE = 0.9
+"""Of the inputs, at most this many are worth keeping."""
+SAVING = 10_000_000
+"""Operations that must be saved at each evaluation of the flow: about 0.1 ms, on two cores."""
+PATIENCE = 5
+"""Evaluations that must have saved the decomposition's operations."""
+
+
+class RowSpace(eqx.Module):
+    """The inputs' row space, and what of the first layer's weights lies outside of it."""
+
+    basis: Float[Array, "inputs rank"] | Int[Array, " rank"]
+    """Q; or, where its columns are those of the identity, which: the inputs that were kept."""
+    outside: Float[Array, "inputs outputs"]
+    """W_⊥, which never moves."""
+
+    @property
+    def inputs(self) -> int:
+        """Of X."""
+        return self.outside.shape[-2]
+
+    @property
+    def rank(self) -> int:
+        """Of the basis: the inputs of X_r. At least that of X; no less than 1."""
+        return self.basis.shape[-1]
+
+    @eqx.filter_jit
+    def lift(self, weights: Weights) -> Weights:
+        """The network's weights W = W_⊥ + Q W_r, from the reduced ones; b and all else as it is."""
+        first, *rest = self.lift_increment(weights)
+        return (first._replace(W=self.outside + first.W), *rest)
+
+    @eqx.filter_jit
+    def lift_increment(self, weights: Weights) -> Weights:
+        """Q V_r, without W_⊥: for velocities, differences and errors of the weights."""
+        first, *rest = weights
+        if self.basis.ndim == 1:
+            W = jnp.zeros_like(self.outside).at[self.basis].set(first.W)
+        else:
+            W = jnp.matmul(self.basis, first.W, precision="highest")
+        return (first._replace(W=W), *rest)
+
+    @eqx.filter_jit
+    def weight_norm(self, norms: LayerSeries) -> LayerSeries:
+        """Each layer's ‖W‖, from that of the reduced weights: √(‖W_r‖² + ‖W_⊥‖²) in the first."""
+        first = jnp.hypot(norms[..., 0], jnp.linalg.norm(self.outside))
+        return norms.at[..., 0].set(first)
+
+
+def find(
+    network: Network, weights: Weights, x: Inputs, effort: Literal["auto", "full"] = "auto"
+) -> tuple[RowSpace, Weights, Array] | None:
+    """The row space of x, and weights and inputs reduced to it; None if there is nothing to gain.
+
+    - "auto" takes what is cheap and pays: it leaves out inputs that are zero in every sample, and
+      turns to as many coordinates as there are samples, where these are few (a QR decomposition).
+      Nothing is neglected, and the shapes hardly depend on x's values.
+    - "full" also decides on the numerical rank (by the pivots of that QR), and reduces whatever can be. It
+      neglects of each sample at most 1e-13 of the largest sample's norm, or 8 ε in x's precision ε
+      where that is more (1e-6 in float32).
+
+    Decomposed in float64 on the host; the results have the dtypes and devices of the arguments. Only
+    for a first layer that is :class:`skajax.layers.Dense`, and for known values: inside jit, vmap and
+    grad of weights or x there is None, nor where the axis of inputs is divided among devices.
+    """
+    require(effort in ("auto", "full"), "effort", "be 'auto' or 'full'", f"it was {effort!r}")
+    layer, first = network.layers[0], weights[0]
+    if not isinstance(layer, Dense) or is_traced(weights, x) or _cut(x, 1) or _cut(first.W, 0):
+        return None
+    values, full = np.asarray(x), effort == "full"
+    samples, inputs = values.shape
+    live = (values != 0).any(axis=0)
+    block = 1 if full else BLOCK
+    kept = min(inputs, max(block, -(-int(live.sum()) // block) * block))
+
+    # 4 samples² live operations, against 4 samples width an evaluation for every input that goes.
+    rotate = full or samples * live.sum() <= PATIENCE * (kept - samples) * layer.width
+    rank = min(samples, kept) if rotate else kept
+    saving = 4 * samples * layer.width * (inputs - rank)
+    if not full and (rank > SHARE * inputs or saving < SAVING):
+        return None
+
+    basis = np.sort(np.argsort(~live, stable=True)[:kept])  # all that live, and zeros to fill up
+    x_r = values[:, basis]
+    if rotate and live.any():
+        Q, coordinates = _rows(values[:, live], full)
+        if Q.shape[1] < kept:
+            basis, x_r = np.zeros((inputs, Q.shape[1]), values.dtype), coordinates
+            basis[live] = Q
+    if basis.shape[-1] == inputs:
+        return None
+    W_r, outside = _split(np.asarray(first.W), basis)
+    space = RowSpace(jax.device_put(basis), _like(first.W, outside))
+    return space, (first._replace(W=_like(first.W, W_r)), *weights[1:]), _like(x, x_r)
+
+
+def _rows(x: np.ndarray, full: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Orthonormal Q that spans the rows of x, and x Q = Rᵀ, where xᵀ = Q R; in float64."""
+    decomposed: Any = scipy.linalg.qr(
+        x.T.astype(np.float64), mode="economic", pivoting=True, check_finite=False
+    )
+    Q, R, order = decomposed
+    # What the first r columns of Q leave of any sample is no longer than the next pivot.
+    pivots = np.abs(np.diag(R))
+    tolerance = max(1e-13, 8 * float(jnp.finfo(x.dtype).eps))
+    rank = int((pivots > tolerance * pivots[0]).sum()) if full else pivots.size
+    coordinates = np.empty((x.shape[0], rank))
+    coordinates[order] = R[:rank].T
+    return Q[:, :rank], coordinates
+
+
+def _split(W: np.ndarray, basis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """W_r and W_⊥."""
+    if basis.ndim == 1:
+        outside = W.copy()
+        outside[basis] = 0
+        return W[basis], outside
+    # By Q and W_r as rounded, so that W_⊥ + Q W_r is W whatever the rounding; but in float64.
+    Q, exact = basis.astype(np.float64), W.astype(np.float64)
+    W_r = (Q.T @ exact).astype(W.dtype)
+    return W_r, exact - Q @ W_r.astype(np.float64)
+
+
+def _cut(array: Array | np.ndarray, axis: int) -> bool:
+    """Whether the axis is divided among devices."""
+    if not isinstance(array, jax.Array):
+        return False
+    return array.sharding.shard_shape(array.shape)[axis] < array.shape[axis]
+
+
+def _like(array: Array | np.ndarray, value: np.ndarray) -> Array:
+    """The value in an array's dtype, and on its devices where it was put there."""
+    placed = array.sharding if isinstance(array, jax.Array) and array.committed else None
+    return jax.device_put(value.astype(array.dtype), placed)
