@@ -3,14 +3,14 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from skajax import entropy, landmarks
+from skajax import entropy, landmarks, stop
 from skajax._version import __version__
 from skajax.flow import State, flow, state, tangents
 from skajax.layers import Dense, DenseWeights
 from skajax.methods import Adaptive, Descent, Euler, Published
 from skajax.network import Network, mlp
 from skajax.observables import Observables
-from skajax.simulate import RunFailed, simulate
+from skajax.simulate import RunFailed, extend, simulate
 from skajax.trajectory import Trajectory, load
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ __all__ = [
     "__version__",
     "data",
     "entropy",
+    "extend",
     "flow",
     "landmarks",
     "load",
@@ -38,6 +39,7 @@ __all__ = [
     "plot",
     "simulate",
     "state",
+    "stop",
     "study",
     "tangents",
 ]

@@ -1,22 +1,34 @@
 """Landmarks of a run: where a layer's flow peaks, its entropy falls fastest, its Net crosses zero.
 
-Read off the records of one trajectory, on the host, in float64. Between records an extremum is that
-of the parabola through the three records around it, and a crossing that of the straight line
-through two: errors of third and second order in the spacing of the records.
+Of a dense run (``simulate(..., dense=True)``) they are exact: extrema are zeros of an observable's
+derivative, crossings zeros of the observable, each found between samples of the solver's own
+interpolant by Brent's method, to 1e-7 of the run's time in float64, and whatever was recorded.
+
+Of any other run they are read off the records, in float64: between records an extremum is that of
+the parabola through the three around it, and a crossing that of the straight line through two,
+with errors of third and second order in the spacing of the records.
 """
 
+from collections.abc import Callable, Iterable
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
+from scipy.optimize import brentq
 
 from skajax._checks import require
+from skajax._solution import Reading, Solution
 from skajax._types import Float
-from skajax.observables import LABELS
+from skajax.observables import LABELS, Observables
 from skajax.trajectory import Trajectory
 
 PAPER_DT = 0.01
 """The time step of the paper's figures 3 to 6, K = 50."""
+
+
+Kind = Literal["peak", "minimum", "crossing"]
+SAMPLES = 8
+"""Of a dense run, in each of its steps: no two landmarks of a layer lie between two of them."""
 
 
 class Landmark(NamedTuple):
@@ -38,81 +50,203 @@ class Landmark(NamedTuple):
     """Of a zero crossing: +1 rising, -1 falling; 0 for an extremum."""
     interior: bool
     """False for an extremum in the first or last record: there is none within the run."""
+    kind: Kind
+    """What it is: "peak", "minimum" or "crossing"."""
 
 
-def peaks(run: Trajectory, observable: str = "flow_norm") -> tuple[Landmark, ...]:
+def peaks(
+    run: Trajectory, observable: Reading = "flow_norm", *, every: bool = False
+) -> tuple[Landmark, ...]:
     """The largest value of an observable, one landmark a layer; by default the flow's peak (fig. 4).
 
-    A layer whose largest value is its first or last record has ``interior=False``.
+    A layer whose largest value is its first or last record has ``interior=False``. With ``every``,
+    all local maxima within the run instead, by layer and then by time.
     """
-    return _extrema(run, observable, +1)
+    return _extrema(run, observable, +1, every)
 
 
-def minima(run: Trajectory, observable: str = "entropy_rate") -> tuple[Landmark, ...]:
+def minima(
+    run: Trajectory, observable: Reading = "entropy_rate", *, every: bool = False
+) -> tuple[Landmark, ...]:
     """The smallest value of an observable, one a layer; by default the paper's entropy minima.
 
     The red dots of figures 3 and 5: the paper's entropy per step is the entropy rate times dt. A
-    layer whose smallest value is its first or last record has ``interior=False``.
+    layer whose smallest value is its first or last record has ``interior=False``. With ``every``,
+    all local minima within the run instead, by layer and then by time.
     """
-    return _extrema(run, observable, -1)
+    return _extrema(run, observable, -1, every)
 
 
-def crossings(run: Trajectory, observable: str = "tensor_net_rate") -> tuple[Landmark, ...]:
+def crossings(run: Trajectory, observable: Reading = "tensor_net_rate") -> tuple[Landmark, ...]:
     """Every zero crossing of an observable, by layer and then by time, with its direction.
 
     By default the green dots of figures 5 and 6, which show the Tensor Net's rate in the published
     sign; ``"tensor_net_rate_equation"``, ``"tensor_net"`` and ``"tensor_net_equation"`` are the others.
     Zeros that a run begins with are no crossings: nothing changed sign.
     """
-    t, values = _series(run, observable)
+    source = _source(run, observable)
     found = []
-    for column, series in enumerate(values.T):
+    for column, series in enumerate(source.values.T):
         signed = np.flatnonzero(series)
-        for before, after in pairwise(signed):
+        for before, after in pairwise(map(int, signed)):
             if np.sign(series[before]) != np.sign(series[after]):
                 if after == before + 1:
-                    fraction = series[before] / (series[before] - series[after])
-                    time = t[before] + fraction * (t[after] - t[before])
-                else:  # records that are exactly 0: the middle of them
-                    time = (t[before + 1] + t[after - 1]) / 2
+                    time = source.crossing(column, before)
+                else:  # samples that are exactly 0: the middle of them
+                    time = float(source.t[before + 1] + source.t[after - 1]) / 2
                 direction = int(np.sign(series[after]))
-                found.append(_landmark(run, t, column, time, 0.0, direction, True))
+                point = _Point(column, time, 0.0, direction, True, "crossing")
+                found.append(_landmark(run, source, point))
     return tuple(found)
 
 
-def _extrema(run: Trajectory, observable: str, sign: int) -> tuple[Landmark, ...]:
-    t, values = _series(run, observable)
-    found = []
-    for column, series in enumerate(values.T):
-        best = int(np.argmax(sign * series))
-        interior = 0 < best < len(t) - 1
-        time, value = t[best], series[best]
-        if interior:
-            around = slice(best - 1, best + 2)
-            time, value = _vertex(t[around], series[around])
-        found.append(_landmark(run, t, column, time, value, 0, interior))
-    return tuple(found)
+def timeline(
+    run: Trajectory,
+    observable: Reading = "tensor_net_rate",
+    *,
+    kinds: Iterable[Kind] = ("peak", "minimum", "crossing"),
+) -> tuple[Landmark, ...]:
+    """All zero crossings, local minima and local maxima of an observable, of all layers, in time order.
+
+    ``observable`` is a name, or a function of :class:`skajax.Observables` that gives one number a
+    layer: ``lambda o: o.flow_norm - 0.1 * o.knowledge_norm``. Of a run that is not dense, the
+    function is given whole series, (times, layers).
+    """
+    find = {
+        "peak": lambda: peaks(run, observable, every=True),
+        "minimum": lambda: minima(run, observable, every=True),
+        "crossing": lambda: crossings(run, observable),
+    }
+    kinds = tuple(kinds)
+    known = set(kinds) <= set(find)
+    require(known, "kinds", f"be among {list(find)}", f"they were {kinds!r}")
+    found = [landmark for kind in kinds for landmark in find[kind]()]
+    return tuple(sorted(found, key=lambda landmark: (landmark.t, landmark.layer)))
 
 
-def _vertex(
-    t: Float[np.ndarray, "3"], y: Float[np.ndarray, "3"]
-) -> tuple[np.floating, np.floating]:
-    """Where the parabola through three points turns: between the outer two, if the middle is best."""
-    left, right = (y[1] - y[0]) / (t[1] - t[0]), (y[2] - y[1]) / (t[2] - t[1])
-    curvature = (right - left) / (t[2] - t[0])
-    if curvature == 0:  # three equal values
-        return t[1], y[1]
-    time = (t[0] + t[1]) / 2 - left / (2 * curvature)
-    return time, y[0] + (time - t[0]) * (left + curvature * (time - t[1]))
+class _Point(NamedTuple):
+    column: int
+    t: float
+    value: float
+    direction: int
+    interior: bool
+    kind: Kind
 
 
-def _series(
-    run: Trajectory, observable: str
-) -> tuple[Float[np.ndarray, " times"], Float[np.ndarray, "times layers"]]:
+@runtime_checkable
+class _Source(Protocol):
+    """An observable over time, and what lies between its samples."""
+
+    t: Float[np.ndarray, " samples"]
+    values: Float[np.ndarray, "samples layers"]
+
+    def crossing(self, column: int, k: int) -> float:
+        """Where it is zero, between samples k and k + 1 of opposite signs."""
+        ...
+
+    def turns(self, column: int, sign: int) -> list[tuple[float, float]]:
+        """Times and values of all local maxima of sign times the observable, within the samples."""
+        ...
+
+    def knowledge_norm(self, column: int, t: float) -> float:
+        """‖Z‖ of a layer."""
+        ...
+
+
+class _Records:
+    """The records of a run."""
+
+    def __init__(self, run: Trajectory, reading: Reading) -> None:
+        self.t, self.values, self.Z = _series(run, reading)
+
+    def crossing(self, column: int, k: int) -> float:
+        a, b = self.values[k, column], self.values[k + 1, column]
+        return float(self.t[k] + a / (a - b) * (self.t[k + 1] - self.t[k]))
+
+    def turns(self, column: int, sign: int) -> list[tuple[float, float]]:
+        y = sign * self.values[:, column]
+        moving = np.flatnonzero(np.diff(y))  # a plateau turns where it begins
+        steps = np.sign(np.diff(y)[moving])
+        tops = moving[:-1][(steps[:-1] > 0) & (steps[1:] < 0)] + 1
+        return [self._vertex(column, int(k)) for k in tops]
+
+    def knowledge_norm(self, column: int, t: float) -> float:
+        return float(np.interp(t, self.t, self.Z[:, min(column, self.Z.shape[1] - 1)]))
+
+    def _vertex(self, column: int, k: int) -> tuple[float, float]:
+        """Where the parabola through three records turns: between the outer two."""
+        t, y = self.t[k - 1 : k + 2], self.values[k - 1 : k + 2, column]
+        left, right = (y[1] - y[0]) / (t[1] - t[0]), (y[2] - y[1]) / (t[2] - t[1])
+        curvature = (right - left) / (t[2] - t[0])
+        if curvature == 0:  # three equal values
+            return float(t[1]), float(y[1])
+        time = (t[0] + t[1]) / 2 - left / (2 * curvature)
+        value = y[0] + (time - t[0]) * (left + curvature * (time - t[1]))
+        return float(time), float(value)
+
+
+class _Dense:
+    """The solution itself."""
+
+    def __init__(self, solution: Solution, reading: Reading) -> None:
+        self.solution, self.reading = solution, reading
+        self.t, self.values, self.slopes = solution.sample(reading, SAMPLES)
+
+    def crossing(self, column: int, k: int) -> float:
+        return self._root(lambda t: self.solution.read(self.reading, t)[0][column], k)
+
+    def turns(self, column: int, sign: int) -> list[tuple[float, float]]:
+        slope = sign * self.slopes[:, column]
+        found = []
+        for k in np.flatnonzero((slope[:-1] > 0) & (slope[1:] <= 0)):
+            time = self._root(lambda t: self.solution.read(self.reading, t)[1][column], int(k))
+            found.append((time, float(self.solution.read(self.reading, time)[0][column])))
+        return found
+
+    def knowledge_norm(self, column: int, t: float) -> float:
+        norms = self.solution.read("knowledge_norm", t)[0]
+        return float(norms[min(column, len(norms) - 1)])
+
+    def _root(self, function: Callable[[float], np.floating], k: int) -> float:
+        left, right = self.t[k], self.t[k + 1]
+        at = function(left), function(right)
+        if at[0] == 0 or at[1] == 0 or np.sign(at[0]) == np.sign(at[1]):
+            # Zero to rounding at one end, on either side of a step's end.
+            return float(left if abs(at[0]) <= abs(at[1]) else right)
+        root: Any = brentq(function, left, right, xtol=1e-8 * (self.t[-1] - self.t[0]))
+        return float(root)
+
+
+def _source(run: Trajectory, reading: Reading) -> _Source:
     per_layer = [name for name in LABELS if name != "output_mean"]
     require(
-        observable in per_layer, "observable", f"be one of {per_layer}", f"it was {observable!r}"
+        callable(reading) or reading in per_layer,
+        "observable",
+        f"be one of {per_layer}, or a function of Observables",
+        f"it was {reading!r}",
     )
+    if run.dense and run.path is not None and len(run.path.t) > 1:
+        return _Dense(run.solution(), reading)
+    return _Records(run, reading)
+
+
+def _extrema(run: Trajectory, reading: Reading, sign: int, every: bool) -> tuple[Landmark, ...]:
+    source = _source(run, reading)
+    kind: Kind = "peak" if sign > 0 else "minimum"
+    found = []
+    for column, series in enumerate(source.values.T):
+        inside = [_Point(column, t, y, 0, True, kind) for t, y in source.turns(column, sign)]
+        if not every:
+            ends = (0, len(series) - 1)
+            edges = [
+                _Point(column, float(source.t[k]), float(series[k]), 0, False, kind) for k in ends
+            ]
+            inside = [max([*inside, *edges], key=lambda point: sign * point.value)]
+        found += [_landmark(run, source, point) for point in inside]
+    return tuple(found)
+
+
+def _series(run: Trajectory, reading: Reading) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     require(
         np.ndim(run.t) == 1 and len(run.t) >= 1,
         "run",
@@ -120,31 +254,38 @@ def _series(
         f"its times have the shape {np.shape(run.t)}"
         " (of a batch of runs, take one: jax.tree.map(lambda a: a[0], runs))",
     )
-    t, values = np.asarray(run.t, float), np.asarray(getattr(run, observable), float)
+    t, Z = np.asarray(run.t, float), np.asarray(run.knowledge_norm, float)
+    if isinstance(reading, str):
+        values = np.asarray(getattr(run, reading), float)
+    else:
+        values = np.asarray(reading(_observables(run)), float)
+    require(
+        values.ndim == 2 and len(values) == len(t),
+        "observable",
+        f"give one number a layer, in the shape ({len(t)}, layers) for {len(t)} records",
+        f"it gave the shape {values.shape}",
+    )
     # A lane of a batch that failed is NaN from there on.
     good = int(np.cumprod(np.isfinite(values).all(axis=1)).sum())
     require(good >= 1, "run", "have at least one finite record", f"it ended so: {run.outcome}")
-    return t[:good], values[:good]
+    return t[:good], values[:good], Z[:good]
 
 
-def _landmark(
-    run: Trajectory,
-    t: Float[np.ndarray, " times"],
-    column: int,
-    time: np.floating,
-    value: float | np.floating,
-    direction: int,
-    interior: bool,
-) -> Landmark:
+def _observables(run: Trajectory) -> Observables:
+    return Observables(**{name: getattr(run, name) for name in LABELS})
+
+
+def _landmark(run: Trajectory, source: _Source, point: _Point) -> Landmark:
     dt = float(run.parameters.get("dt", PAPER_DT))
-    Z = np.asarray(run.knowledge_norm[: len(t), column], float)
+    t = np.asarray(run.t, float)
     return Landmark(
-        layer=column + 1,
-        t=float(time),
-        step=float(np.interp(time, t, np.arange(len(t)))),
-        K=1 + float(time) / dt,
-        value=float(value),
-        knowledge_norm=float(np.interp(time, t, Z)),
-        direction=direction,
-        interior=interior,
+        layer=point.column + 1,
+        t=float(point.t),
+        step=float(np.interp(point.t, t, np.arange(len(t)))),
+        K=1 + float(point.t) / dt,
+        value=float(point.value),
+        knowledge_norm=source.knowledge_norm(point.column, point.t),
+        direction=point.direction,
+        interior=point.interior,
+        kind=point.kind,
     )

@@ -1,15 +1,25 @@
 """Run a method over time, and record."""
 
+import dataclasses
+import math
+import os
+from typing import Literal
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from skajax import reduction as row_space
 from skajax._checks import as_array, is_traced, require
+from skajax._numbers import is_number
 from skajax._types import Inputs, SaveTimes, ScalarLike, Weights
 from skajax.methods import Method
-from skajax.methods._method import is_number
+from skajax.methods._method import Evolution, Problem, Request
 from skajax.network import Network, check_inputs, check_weights
-from skajax.trajectory import Trajectory
+from skajax.observables import LABELS, Observables
+from skajax.stop import Rule
+from skajax.trajectory import Aside, Trajectory
 
 
 class RunFailed(RuntimeError):
@@ -29,7 +39,11 @@ def simulate(
     t1: ScalarLike | None = None,
     *,
     steps: int | None = None,
-    save_at: SaveTimes | None = None,
+    save_at: SaveTimes | Literal["steps", "end"] | None = None,
+    dense: bool = False,
+    until: Rule | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    reduction: Literal["auto", "full", "off"] = "auto",
     throw: bool = False,
 ) -> Trajectory:
     """Let the weights follow the flow dW/dt = -∇H (eq. 2, 32) by a method, and record.
@@ -41,12 +55,26 @@ def simulate(
       record each step.
     - ``Descent(optimiser)`` takes ``steps``; its learning rates make up the time.
     - ``Adaptive(solver, rtol=..., atol=...)`` takes ``t1``, and records at the times ``save_at``, which
-      increase within [0, t1] (default: 101, evenly spaced).
+      increase within [0, t1] (default: 101, evenly spaced), or at every accepted step
+      (``save_at="steps"``), or only at the end (``"end"``).
+
+    Other arguments:
+
+    - ``dense=True``, with Adaptive, keeps the weights at every accepted step, on the host: then
+      :meth:`Trajectory.at` gives the state at any time, and landmarks are found exactly.
+    - ``until`` is a stop rule (:mod:`skajax.stop`): the run ends, with a record, where it first holds.
+    - ``checkpoint`` is a file that a long run writes every few seconds, and goes on from where it
+      exists: killed at any moment and started again, it comes to the same bits. The file serves this
+      very run alone (method, network, weights, x, save times, rule), but to any later t1.
+    - ``reduction``: only the row space of x matters. ``"auto"`` simulates in it where that is cheap to
+      find and pays (inputs that are 0 in all samples; fewer samples than inputs), ``"full"``
+      also finds the rank of x, ``"off"`` never does. Exact to rounding; ``stats.rank`` tells.
+      Optimisers but for Euler's method depend on coordinates: Descent never reduces.
 
     Returns a :class:`Trajectory`. A run that overflows or gives up is no error: its ``outcome`` says
     why, when and where, and it holds what came before; ``throw=True`` raises :class:`RunFailed`
     instead. A second call with other numbers (weights, dt, t1, tolerances) compiles nothing, for
-    as long as shapes, network, solver and the number of save times stay.
+    as long as shapes, network and solver stay. :func:`extend` goes on from a run's end.
 
     Works inside jit (network static), vmap and grad; there, give ``steps`` instead of ``t1``
     where dt or t1 is traced.
@@ -64,22 +92,114 @@ def simulate(
     check_inputs(x)
     weights = jax.tree.map(lambda leaf: as_array("weights", leaf), weights)
     check_weights(network, weights, x)
-    evolution = method.evolve(network, weights, x, t1=t1, steps=steps, save_at=save_at)
+    _check_rule(until)
+    problem = Problem(network, x)
+    require(
+        reduction in ("auto", "full", "off"),
+        "reduction",
+        "be 'auto', 'full' or 'off'",
+        f"it was {reduction!r}",
+    )
+    reduced = None
+    if reduction != "off" and method.rotates:
+        reduced = row_space.find(network, weights, x, reduction)
+    if reduced is not None:
+        space, weights, x = reduced
+        problem = Problem(network, x, space)
+    request = Request(t1, steps, save_at, dense, until, checkpoint)
+    return _trajectory(method.evolve(problem, weights, request), method, problem, throw)
+
+
+def extend(
+    run: Trajectory,
+    t1: ScalarLike | None = None,
+    *,
+    steps: int | None = None,
+    save_at: SaveTimes | None = None,
+    until: Rule | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    throw: bool = False,
+) -> Trajectory:
+    """Go on from a run's end to a later ``t1`` (or number of ``steps``), as if it had never stopped.
+
+    ``simulate`` to T₁ and ``extend`` to T₂ give the bits of ``simulate`` to T₂: of Euler, Published and
+    Descent all of them, and of Adaptive too, whose step before T₁, cut short for it, is made
+    again whole. Takes what ``simulate`` returned, completed or stopped by a rule, in the
+    same process; over several processes, use ``checkpoint``.
+
+    ``save_at``, with Adaptive: times in (end, t1]; without, at the spacing of the run's last
+    two. A run that recorded its steps, or only its end, goes on to do so. A rule ``until``
+    remembers the run so far. Returns the whole run, old and new; ``run`` itself stays as it was.
+    """
+    require(isinstance(run, Trajectory), "run", "be a Trajectory", f"it was {type(run).__name__}")
+    require(np.ndim(run.t) == 1, "run", "be one run", f"its times have the shape {np.shape(run.t)}")
+    require(
+        run.resume is not None and run.resume.carry is not None,
+        "run",
+        "be as simulate returned it, completed or stopped by a rule",
+        f"it was read from a file, made inside jit, or failed ({run.outcome})",
+    )
+    _check_rule(until)
+    resume = run.resume
+    assert resume is not None
+    if save_at is None and resume.saves == "times" and t1 is not None:
+        save_at = _onwards(run, t1)
+    wanted = resume.saves if resume.saves in ("steps", "end") else save_at
+    before = Evolution(
+        run.t,
+        Observables(**{name: getattr(run, name) for name in LABELS}),
+        run.final,
+        run.stats,
+        run.outcome,
+        run.path,
+        resume,
+    )
+    dense = run.path is not None and run.path.weights is not None
+    request = Request(t1, steps, wanted, dense, until, checkpoint)
+    after = resume.method.proceed(before, request)
+    return _trajectory(after, resume.method, resume.problem, throw)
+
+
+def _onwards(run: Trajectory, t1: ScalarLike) -> np.ndarray | None:
+    """Times at the spacing of the run's last two, from its end to t1."""
+    t, end = np.asarray(run.t, float), float(t1)
+    spacing = t[-1] - t[-2] if len(t) > 1 else end - t[-1]
+    if not 0 < spacing < np.inf or end <= t[-1]:
+        return None
+    count = math.floor((end - t[-1]) / spacing * (1 + 1e-6))
+    times = np.minimum(t[-1] + spacing * np.arange(1, count + 1), end)
+    return times if count else np.asarray([end])
+
+
+def _trajectory(evolution: Evolution, method: Method, problem: Problem, throw: bool) -> Trajectory:
+    stats = evolution.stats
+    if problem.space is not None:
+        stats = dataclasses.replace(stats, rank=jnp.asarray(problem.space.rank))
     run = Trajectory(
         **vars(evolution.records),
         t=evolution.t,
         final=evolution.final,
-        stats=evolution.stats,
+        stats=stats,
         outcome=evolution.outcome,
-        parameters=_parameters(method, x.dtype),
+        parameters=_parameters(method, problem.x.dtype),
+        aside=Aside(evolution.path, evolution.resume),
         method=method.name,
-        network=network,
+        network=problem.network,
     )
     if throw:
         require(not is_traced(run), "throw", "be False inside jit and vmap", "it was True")
-        if not run.outcome.completed:
+        if not (run.outcome.completed | run.outcome.stopped):
             raise RunFailed(run)
     return run
+
+
+def _check_rule(until: object) -> None:
+    require(
+        until is None or isinstance(until, Rule),
+        "until",
+        "be a stop rule, such as skajax.stop.FlowConverged(0.1)",
+        f"it was {until!r}",
+    )
 
 
 def _parameters(method: Method, dtype: jnp.dtype) -> dict[str, jax.Array]:

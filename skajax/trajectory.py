@@ -4,7 +4,6 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
@@ -14,17 +13,42 @@ import numpy as np
 
 from skajax import layers
 from skajax._checks import require
-from skajax._types import TimeSeries
+from skajax._files import read_netcdf, write_netcdf
+from skajax._solution import Solution
+from skajax._types import ScalarLike, TimeSeries
 from skajax._version import versions
 from skajax.flow import State
-from skajax.methods import Outcome, Stats
+from skajax.methods import Outcome, Path, Resume, Stats
 from skajax.network import Network
 from skajax.observables import LABELS, Observables
 
 if TYPE_CHECKING:
     import xarray
 
-_FORMAT = "skajax trajectory 1"
+_FORMAT = "skajax trajectory 2"
+_OUTCOME = ("code", "t", "step", "layer", "rule")
+
+
+@jax.tree_util.register_pytree_node_class
+class Aside:
+    """What a run has beside its arrays: it belongs to this very run, as ``simulate`` returned it.
+
+    A pytree without leaves, that comes out of any operation on trees empty: of runs stacked,
+    sliced or mapped over, none is the one that could be gone on with.
+    """
+
+    def __init__(self, path: Path | None = None, resume: Resume | None = None) -> None:
+        """Of an adaptive run, its steps; of any made outside of jit, what it takes to go on."""
+        self.path, self.resume = path, resume
+
+    def tree_flatten(self) -> tuple[tuple[()], None]:
+        """Nothing to see."""
+        return (), None
+
+    @classmethod
+    def tree_unflatten(cls, _: None, __: tuple[()]) -> "Aside":
+        """Nothing left."""
+        return cls()
 
 
 class Trajectory(Observables):
@@ -43,8 +67,48 @@ class Trajectory(Observables):
     outcome: Outcome = eqx.field(kw_only=True)
     parameters: dict[str, Any] = eqx.field(kw_only=True)
     """The method's numbers: dt, or rtol, atol, ..."""
+    aside: Aside = eqx.field(kw_only=True, default_factory=lambda: Aside(), repr=False)
     method: str = eqx.field(kw_only=True, static=True)
     network: Network = eqx.field(kw_only=True, static=True)
+
+    @property
+    def path(self) -> Path | None:
+        """The accepted steps of an adaptive run as ``simulate`` returned it, or ``load`` read it."""
+        return self.aside.path
+
+    @property
+    def resume(self) -> Resume | None:
+        """What :func:`skajax.extend` goes on from, of a run as ``simulate`` returned it."""
+        return self.aside.resume
+
+    @property
+    def dense(self) -> bool:
+        """Whether the run is a function of time (``simulate(..., dense=True)``), not only records."""
+        path = self.path
+        return path is not None and path.weights is not None and self.resume is not None
+
+    def solution(self) -> Solution:
+        """The dense run as a function of time."""
+        require(
+            self.dense and np.ndim(self.t) == 1 and self.path is not None,
+            "run",
+            "be dense: simulate(..., Adaptive(...), dense=True)",
+            "it kept no weights over time",
+        )
+        assert self.path is not None and self.resume is not None
+        return Solution(self.path, self.resume)
+
+    def at(self, t: ScalarLike) -> State:
+        """The state (weights, Z, D) at any time of a dense run, by the solver's own interpolant.
+
+        ``simulate(..., dense=True)`` keeps what it takes; 0 <= t <= ``final.t``. Its error is of the
+        order of the tolerances.
+        """
+        solution, time = self.solution(), float(t)
+        end = float(self.final.t)
+        within = 0 <= time <= end * (1 + 1e-6)
+        require(within, "t", f"lie within the run, [0, {end:.8g}]", f"it was {time!r}")
+        return solution.state(min(time, end))
 
     def to_dataset(
         self,
@@ -86,6 +150,10 @@ class Trajectory(Observables):
             for path, leaf in jax.tree.leaves_with_path(self.final):
                 name = _leaf_name(path)
                 single[name] = leaf
+        if self.path is not None and not lanes:
+            described = {"long_name": "end of an accepted step", "units": "time"}
+            variables["step_t"] = ("step", np.asarray(self.path.t), described)
+            variables["step_rejected"] = ("step", np.append(0, np.asarray(self.path.rejected)))
         for name, value in single.items():
             axes = [f"{name}_{axis}" for axis in range(np.ndim(value) - len(lanes))]
             variables[name] = ((*lanes, *axes), np.asarray(value))
@@ -102,32 +170,9 @@ class Trajectory(Observables):
         write_netcdf(dataset, path)
 
 
-def write_netcdf(data: "xarray.Dataset | xarray.DataTree", path: str | os.PathLike[str]) -> None:
-    """Write to a temporary name beside ``path``, then rename: all of the file, or none."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        data.to_netcdf(temporary, engine="h5netcdf")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def load(path: str | os.PathLike[str]) -> Trajectory:
     """Read a run that :meth:`Trajectory.save` wrote: the same arrays, dtypes and description."""
-    import xarray as xr
-
-    require(Path(path).is_file(), "path", "name a file", f"there was none at {os.fspath(path)!r}")
-    try:
-        dataset = xr.load_dataset(path, engine="h5netcdf")
-    except (OSError, KeyError, RuntimeError, AttributeError, ValueError, TypeError) as error:
-        # A damaged file makes the libraries below fail in any of these ways.
-        raise ValueError(
-            f"Argument path must name a NetCDF file, but {os.fspath(path)!r} could not be read:"
-            f" {error}."
-        ) from error
-    found = dataset.attrs.get("format")
-    require(found == _FORMAT, "path", f"hold a {_FORMAT!r}", f"its format was {found!r}")
+    dataset = read_netcdf(path, "path", _FORMAT)
     precision = dataset.attrs.get("precision")
     require(
         precision != "float64" or jax.config.read("jax_enable_x64"),
@@ -153,20 +198,28 @@ def _from_dataset(dataset: "xarray.Dataset") -> Trajectory:
         **{name: arrays[name] for name in LABELS},
         t=jax.device_put(t),
         final=_final(arrays, network),
-        stats=Stats(arrays.get("evaluations"), arrays["steps"], arrays["rejected"]),
-        outcome=Outcome(*(arrays[f"outcome_{field}"] for field in ("code", "t", "step", "layer"))),
+        stats=Stats(
+            arrays.get("evaluations"), arrays["steps"], arrays["rejected"], arrays.get("rank")
+        ),
+        outcome=Outcome(
+            **{name: arrays[f"outcome_{name}"] for name in _OUTCOME},
+            rules=tuple(json.loads(dataset.attrs["rules"])),
+        ),
         parameters={
             name.removeprefix("parameter_"): value
             for name, value in arrays.items()
             if name.startswith("parameter_")
         },
+        aside=Aside(
+            Path(arrays["step_t"], arrays["step_rejected"][1:]) if "step_t" in arrays else None
+        ),
         method=dataset.attrs["method"],
         network=network,
     )
 
 
 def _scalars(run: Trajectory) -> dict[str, Any]:
-    scalars = {f"outcome_{name}": value for name, value in vars(run.outcome).items()}
+    scalars = {f"outcome_{name}": getattr(run.outcome, name) for name in _OUTCOME}
     scalars |= {f"parameter_{name}": value for name, value in run.parameters.items()}
     return scalars | {name: value for name, value in vars(run.stats).items() if value is not None}
 
@@ -180,6 +233,7 @@ def _description(run: Trajectory) -> dict[str, str]:
         "precision": str(run.entropy.dtype),
         **_devices(run.t),
         "outcome": str(run.outcome),
+        "rules": json.dumps(run.outcome.rules),
         **versions(),
     }
 

@@ -1,6 +1,7 @@
 """Strict promotion, double precision where asked for, and one seed for every random test."""
 
 import os
+from contextlib import contextmanager
 
 import hypothesis
 import jax
@@ -46,3 +47,24 @@ def untyped():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def compilations():
+    """A context that lists the programs which XLA compiles in it."""
+
+    @contextmanager
+    def listening():
+        found = []
+
+        def listen(event, duration, **_):
+            if event == "/jax/core/compile/backend_compile_duration":
+                found.append(duration)
+
+        jax.monitoring.register_event_duration_secs_listener(listen)
+        try:
+            yield found
+        finally:
+            jax.monitoring.unregister_event_duration_listener(listen)
+
+    return listening

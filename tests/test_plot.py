@@ -126,7 +126,9 @@ def legend_texts(legend):
 def test_public_names():
     assert set(plot.__all__) == {
         *("comparison", "convergence", "ensemble", "flow_against_knowledge", "heatmap", "history"),
-        *("lagrangian_3d", "output_mean", "phase_portrait", "tensor_net_against_knowledge"),
+        *("lagrangian_3d", "output_mean", "phase_portrait", "step_sizes"),
+        "tensor_net_against_knowledge",
+        "work_precision",
     }
     assert ska.plot is plot
 
@@ -642,3 +644,30 @@ class TestRefusals:
         _, ax = plt.subplots()
         with pytest.raises(ValueError, match="Argument ax must be three-dimensional"):
             plot.lagrangian_3d(run, ax=ax)
+
+
+class TestStepSizes:
+    def test_steps_and_flow_are_drawn_as_they_are(self):
+        network = ska.mlp([5, 3], scale=0.3)
+        x = jax.random.uniform(jax.random.key(0), (8, 6))
+        weights = network.init(jax.random.key(1), x)
+        result = ska.simulate(network, weights, x, ska.Adaptive(dt0=3.0), 4.0)  # rejected at first
+        above, below = axes = plot.step_sizes(result)
+        assert axes.shape == (2,) and above.get_yscale() == "log"
+        stairs = above.patches[0].get_data()
+        np.testing.assert_allclose(stairs.edges, result.path.t)
+        np.testing.assert_allclose(stairs.values, np.diff(result.path.t), rtol=1e-5)
+        (crosses,) = above.lines
+        assert len(crosses.get_xdata()) == int((np.asarray(result.path.rejected) > 0).sum()) > 0
+        for layer, line in enumerate(below.lines):
+            flow = np.asarray(result.flow_norm[:, layer])
+            np.testing.assert_allclose(line.get_ydata(), flow / flow.max(), rtol=1e-5)
+        _, given = plt.subplots(2)
+        assert plot.step_sizes(result, axes=given)[0] is given[0]
+
+    def test_other_runs_have_none(self):
+        network = ska.mlp([2])
+        x = jnp.ones((3, 2))
+        weights = network.init(jax.random.key(0), x)
+        with pytest.raises(ValueError, match="Argument run must be an adaptive one"):
+            plot.step_sizes(ska.simulate(network, weights, x, ska.Euler(0.1), steps=2))

@@ -7,7 +7,6 @@ import optax
 import pytest
 import reference as ref
 from published_numpy import published
-from test_simulate import compilations
 
 import skajax as ska
 from skajax.observables import LABELS
@@ -80,7 +79,7 @@ def test_vmap_and_jit_are_the_loop(name, x64):
         assert_lane(batch, lane, alone, 1e-9 if name == "Adaptive" else 1e-12)
 
 
-def test_vmap_without_jit(x64):
+def test_vmap_without_jit(x64, compilations):
     network, _, x = ref.UNIT.arrays()
     stacked, several = lanes(ref.UNIT, 2)
     with compilations() as found:

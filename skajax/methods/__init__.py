@@ -3,7 +3,7 @@
 from skajax.methods._adaptive import Adaptive
 from skajax.methods._descent import Descent
 from skajax.methods._euler import Euler
-from skajax.methods._method import Evolution, Method, Outcome, Stats
+from skajax.methods._method import Evolution, Method, Outcome, Path, Resume, Stats
 from skajax.methods._published import Published
 
 __all__ = [
@@ -13,6 +13,8 @@ __all__ = [
     "Evolution",
     "Method",
     "Outcome",
+    "Path",
     "Published",
+    "Resume",
     "Stats",
 ]

@@ -1,32 +1,43 @@
 """Diffrax's solvers. The only module that knows of Diffrax."""
 
-from typing import Any
+import math
+import sys
+from typing import Any, ClassVar
 
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import lineax
 import numpy as np
 
 from skajax._checks import as_array, is_traced, require, require_positive
-from skajax._types import Array, Inputs, SaveTimes, Scalar, ScalarLike, TimeSeries, Weights
-from skajax.flow import flow, state
-from skajax.methods._counting import Counting, counted
+from skajax._memory import available_bytes, host_bytes, in_words, tree_bytes
+from skajax._numbers import as_arrays
+from skajax._types import Array, SaveTimes, Scalar, ScalarLike, TimeSeries, Weights
+from skajax.flow import State
+from skajax.methods._counting import Count, counted
+from skajax.methods._integrate import CHUNK, Integration, Integrator, step_curve
 from skajax.methods._method import (
     COMPLETED,
     DIVERGED,
     MAX_STEPS,
     SOLVER_FAILED,
     STEP_TOO_SMALL,
+    STOPPED,
     Evolution,
     Method,
     Outcome,
+    Path,
+    Problem,
+    Request,
+    Resume,
     Stats,
-    as_arrays,
     finite_layers,
+    first_failure,
 )
-from skajax.network import Network
-from skajax.observables import Observables, net_potential, observe_along
+from skajax.observables import Observables
+from skajax.stop import replay
 
 SAVES = 101
 """Instants recorded, evenly spaced with both ends, where the caller names none."""
@@ -36,9 +47,10 @@ class Adaptive(Method):
     """The flow dW/dt = -∇H, integrated by any Diffrax solver with adaptive steps (eq. 2, 32).
 
     Each step's local error is kept below atol + rtol |W|, in the root mean square over all weights;
-    give ``rtol`` and ``atol`` (default 1e-4 and 1e-6), or a whole ``controller``, such as
-    ``diffrax.PIDController(rtol, atol, pcoeff=0.3, icoeff=0.4)`` or ``diffrax.ConstantStepSize()``
-    with a ``dt0``. ``dt0`` is the first step's size; None leaves it to Diffrax.
+    give ``rtol`` and ``atol`` (default 1e-4 and 1e-6) to Diffrax's PI controller, or a whole
+    ``controller``, such as ``diffrax.PIDController(rtol, atol)`` or ``diffrax.ConstantStepSize()`` with
+    a ``dt0``. ``dt0`` is the first step's size; None takes that of the linear regime, 8 rtol^(1/p) / λ,
+    for a solver of order p and λ = (max(mean ‖x‖², n_l / 4) + 1) / (4 ln 2), a bound on all growth rates.
     ``max_steps`` bounds the steps, rejected ones included. ``adjoint`` is how Diffrax differentiates
     the solve, under ``jax.grad`` and the like: ``diffrax.RecursiveCheckpointAdjoint()`` unless given.
 
@@ -51,6 +63,8 @@ class Adaptive(Method):
     dt0: ScalarLike | None
     max_steps: int = eqx.field(static=True)
     adjoint: diffrax.AbstractAdjoint
+
+    rotates: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -75,7 +89,9 @@ class Adaptive(Method):
             rtol, atol = 1e-4 if rtol is None else rtol, 1e-6 if atol is None else atol
             require_positive("rtol", rtol, "a relative tolerance")
             require_positive("atol", atol, "an absolute tolerance")
-            controller = diffrax.PIDController(rtol=rtol, atol=atol)
+            # While weights grow exponentially, the last error is a good guess at the next: with the
+            # proportional term steps are hardly ever rejected, and errors fall evenly with rtol.
+            controller = diffrax.PIDController(rtol=rtol, atol=atol, pcoeff=0.3, icoeff=0.4)
         else:
             require(
                 rtol is None and atol is None,
@@ -122,44 +138,217 @@ class Adaptive(Method):
         """The method, its solver and controller."""
         return f"Adaptive({type(self.solver).__name__}, {type(self.controller).__name__})"
 
-    def evolve(
-        self,
-        network: Network,
-        weights: Weights,
-        x: Inputs,
-        *,
-        t1: ScalarLike | None,
-        steps: int | None,
-        save_at: SaveTimes | None,
-    ) -> Evolution:
+    def evolve(self, problem: Problem, weights: Weights, request: Request) -> Evolution:
         """Integrate to t1, observing at the save times."""
+        t1, steps = request.t1, request.steps
         require(steps is None, "steps", "be left out with Adaptive", "the controller chooses them")
         require(t1 is not None, "t1", "be given with Adaptive", "it was None")
         require_positive("t1", t1, "an end time")
-        t1 = jnp.asarray(t1, x.dtype)
-        ts = _save_times(save_at, t1)
-        method = as_arrays(self, x.dtype)
-        evolution = _solve(method, network, weights, x, t1, ts)
-        if is_traced(evolution):
-            return evolution
-        kept = int(np.isfinite(evolution.t).sum())
-        t, records = jax.tree.map(
-            lambda a: jax.device_put(np.asarray(a)[:kept]), (evolution.t, evolution.records)
+        t1 = jnp.asarray(t1, problem.x.dtype)
+        method = as_arrays(self, problem.x.dtype)
+        self._check_memory(weights)
+        if is_traced(method, problem, weights, t1, request.save_at):
+            for name, value, unset in (
+                ("until", request.until, None),
+                ("checkpoint", request.checkpoint, None),
+                ("dense", request.dense, False),
+            ):
+                require(
+                    value == unset, name, f"be {unset} with Adaptive inside jit", f"it was {value}"
+                )
+            return _solve(method, problem, weights, t1, _save_times(request.save_at, t1))
+        self._check_dense(request.dense, weights)
+        return self._integrate(problem, weights, request, t1, None)
+
+    def proceed(self, run: Evolution, request: Request) -> Evolution:
+        """Integrate on, with the steps of a run that had never stopped."""
+        assert run.resume is not None and run.path is not None
+        require(request.steps is None, "steps", "be left out with Adaptive", "it was given")
+        require(request.t1 is not None, "t1", "be given with Adaptive", "it was None")
+        require_positive("t1", request.t1, "an end time")
+        t1, end = jnp.asarray(request.t1, run.t.dtype), float(run.final.t)
+        require(float(t1) > end, "t1", f"lie beyond the run's end, {end:.8g}", f"it was {t1}")
+        steps_to = isinstance(self.controller, diffrax.StepTo)
+        require(not steps_to, "run", "have steps left", "StepTo has made all that it was given")
+        if request.save_at is not None and not isinstance(request.save_at, str):
+            first = float(np.min(np.asarray(request.save_at)))
+            require(first > end, "save_at", f"lie beyond the run's end, {end:.8g}", f"{first:.8g}")
+        return self._integrate(run.resume.problem, None, request, t1, run)
+
+    def first_step(self, problem: Problem, weights: Weights, t1: Scalar) -> Scalar | None:
+        """``dt0``; unless given, the linear regime's time, shortened for the tolerance."""
+        if isinstance(self.controller, diffrax.StepTo):
+            return None  # it has the first step, as all others
+        if self.dt0 is not None:
+            return jnp.asarray(self.dt0, t1.dtype)
+        Z, _ = jax.eval_shape(problem.network.forward, weights, problem.x)
+        hidden = max((z.shape[1] / 4 for z in Z[:-1]), default=0.0)
+        inputs = jnp.mean(jnp.sum(jnp.square(problem.x), axis=1))
+        rate = (jnp.maximum(inputs, hidden) + 1) / (4 * math.log(2))
+        order = self.solver.order(diffrax.ODETerm(lambda t, y, args: y)) or 1
+        rtol = jnp.asarray(getattr(self.controller, "rtol", 1e-4), t1.dtype)
+        return 8 * rtol ** (1 / order) / rate
+
+    def curve(self, problem: Problem, t: Scalar, t_next: Scalar, weights: Weights) -> Any:
+        """The interpolant of a step that a run has made from these weights."""
+        method = as_arrays(self, problem.x.dtype)
+        integrator = Integrator(problem, method.solver, method.controller, self.max_steps)
+        return step_curve(integrator, t, t_next, weights)
+
+    def _integrate(
+        self,
+        problem: Problem,
+        weights: Weights | None,
+        request: Request,
+        t1: Scalar,
+        run: Evolution | None,
+    ) -> Evolution:
+        method = as_arrays(self, problem.x.dtype)
+        saves = "steps" if _is(request.save_at, "steps") else "times"
+        rule = None if request.until is None else as_arrays(request.until, problem.x.dtype)
+        integrator = Integrator(
+            problem, method.solver, method.controller, self.max_steps,
+            rule=rule, saves=saves, dense=request.dense,
+        )  # fmt: skip
+        end: Any = np.asarray(t1)[()]
+        ts = np.asarray(t1[None] if saves == "steps" else _save_times(request.save_at, t1))
+        carry, before = None, None
+        if run is not None:
+            assert run.resume is not None and run.path is not None
+            before = run.resume
+            if saves == "times" and before.saves == "times":
+                # What was recorded in the step that will be made again is recorded again.
+                ts = np.append(np.asarray(run.t)[before.records :], ts)
+            carry = before.carry._replace(memory=replay(rule, run.t, run.records, before.records))
+        integration = Integration(
+            integrator, weights, dt0=_first_step(method, problem, weights, t1), t1=end, ts=ts, name=self.name,
+            checkpoint=request.checkpoint, identity=(integrator, weights, carry, ts), carry=carry,
+        )  # fmt: skip
+        resume, records, accepted = integration.run()
+        return _evolution(integration, self, request, resume, records, accepted, run)
+
+    def _check_memory(self, weights: Weights) -> None:
+        """Refuse an implicit solver whose Jacobian cannot be held."""
+        if not isinstance(self.solver, diffrax.AbstractImplicitSolver):
+            return
+        linear = getattr(self.solver.root_finder, "linear_solver", None)
+        size, there = sum(leaf.size for leaf in jax.tree.leaves(weights)), available_bytes()
+        # The Jacobian and its factors.
+        needed = 2 * size**2 * jax.tree.leaves(weights)[0].dtype.itemsize
+        require(
+            there is None or needed <= there or not isinstance(linear, lineax.AutoLinearSolver),
+            "solver",
+            "be explicit for a network of this size, or have a root finder whose linear solver needs"
+            " no Jacobian (diffrax.VeryChord(..., linear_solver=lineax.GMRES(rtol, atol)))",
+            f"the Jacobian of {type(self.solver).__name__} for {size} weights and its factors take"
+            f" {in_words(needed)}, and there are {in_words(there or 0)}",
         )
-        final, outcome = evolution.final, evolution.outcome
-        if outcome.code == DIVERGED:
-            # Accepted steps may already have overflowed: go back to the last finite record.
-            last = t[-1] if kept else jnp.zeros_like(t1)
-            until = _solve(method, network, weights, x, last, jnp.minimum(ts, last))
-            final = until.final
-            outcome = eqx.tree_at(lambda o: (o.t, o.step), outcome, (last, until.stats.steps))
-        return evolution._replace(t=t, records=records, final=final, outcome=outcome)
+
+    def _check_dense(self, dense: bool, weights: Weights) -> None:
+        """Say what a dense run keeps; refuse what cannot be kept."""
+        if not dense:
+            return
+        one_step = isinstance(self.solver, diffrax.AbstractRungeKutta | diffrax.Euler)
+        require(
+            one_step,
+            "dense",
+            "be False, or the solver one whose steps need nothing from before (Runge-Kutta)",
+            f"it was {type(self.solver).__name__}",
+        )
+        each, there = tree_bytes(weights), host_bytes()
+        least = 2 * CHUNK * each
+        print(
+            f"skajax: dense=True keeps the weights of every accepted step, {in_words(each)} each"
+            + (f"; there are {in_words(there)}" if there else ""),
+            file=sys.stderr,
+        )
+        require(
+            there is None or least <= there,
+            "dense",
+            "be False, or the network smaller, or the precision float32",
+            f"the weights of {CHUNK} steps take {in_words(least)}, of {in_words(there or 0)}",
+        )
 
 
-def _save_times(save_at: SaveTimes | None, t1: Scalar) -> TimeSeries:
+@eqx.filter_jit
+def _first_step(
+    method: Adaptive, problem: Problem, weights: Weights | None, t1: Scalar
+) -> Scalar | None:
+    # What goes on has its next step already.
+    return None if weights is None else method.first_step(problem, weights, t1)
+
+
+def _evolution(
+    integration: Integration,
+    method: Adaptive,
+    request: Request,
+    resume: Any,
+    recorded: int,
+    accepted: int,
+    run: Evolution | None,
+) -> Evolution:
+    """What an integration comes to, behind the run that it went on from."""
+    carry, problem = integration.carry, integration.integrator.problem
+    pieces, status, layer = integration.pieces, integration.status, integration.layer
+    t, records, tried = pieces.t, pieces.records, pieces.tried
+    steps, kept, tried_before = pieces.steps, pieces.weights, tried[:1]
+    good, bad = first_failure(records) if len(t) else (0, 0)
+    if int(bad):
+        status, layer = DIVERGED, int(bad)
+        t, records = jax.tree.map(lambda a: a[: int(good)], (t, records))
+    rejected = np.diff(tried, prepend=tried_before) - 1
+    if run is not None:
+        assert run.path is not None and run.resume is not None
+        old, k = run.path, run.resume.accepted
+        r = run.resume.records
+        rejected = np.diff(tried, prepend=np.asarray(run.resume.carry.tried)) - 1
+        join = lambda a, b: np.concatenate([np.asarray(a), np.asarray(b)])
+        t, records = jax.tree.map(lambda a, b: join(a[:r], b), (run.t, run.records), (t, records))
+        steps = join(old.t[:k], steps)
+        rejected = join(old.rejected[: k - 1], rejected)
+        kept = jax.tree.map(lambda a, b: join(a[:k], b), old.weights, kept)
+        recorded, accepted = recorded + r, accepted + k
+    else:
+        rejected = rejected[1:]
+    failed = status not in (COMPLETED, STOPPED)
+    saves = request.save_at if isinstance(request.save_at, str) else "times"
+    return Evolution(
+        jax.device_put(t),
+        jax.device_put(records),
+        end_state(problem, carry.weights, carry.t),
+        Stats(integration.evaluations, carry.tried, carry.tried - carry.accepted),
+        Outcome(
+            jnp.asarray(status), carry.t, carry.tried,
+            jnp.asarray(integration.stop.layer if status == STOPPED else layer),
+            jnp.asarray(integration.stop.rule if status == STOPPED else -1),
+            () if request.until is None else request.until.names(),
+        ),
+        Path(jax.device_put(steps), jax.device_put(rejected), kept),
+        Resume(
+            method, problem, None if failed else resume._replace(memory=None),
+            records=recorded, accepted=accepted, saves=saves,
+        ),
+    )  # fmt: skip
+
+
+@eqx.filter_jit
+def end_state(problem: Problem, weights: Weights, t: Scalar) -> State:
+    """The state at the end of a run."""
+    return problem.state(weights, t)
+
+
+def _save_times(save_at: SaveTimes | str | None, t1: Scalar) -> TimeSeries:
     """The times to record at: increasing, within [0, t1]."""
     if save_at is None:
         return jnp.linspace(0, t1, SAVES, dtype=t1.dtype)
+    if _is(save_at, "end"):
+        return t1[None]
+    require(
+        not isinstance(save_at, str),
+        "save_at",
+        "be times, 'steps' (every accepted step; not inside jit) or 'end'",
+        f"it was {save_at!r}",
+    )
     ts = as_array("save_at", save_at).astype(t1.dtype)
     require(
         ts.ndim == 1 and ts.size >= 1,
@@ -180,49 +369,64 @@ def _save_times(save_at: SaveTimes | None, t1: Scalar) -> TimeSeries:
     return ts
 
 
+def _is(save_at: object, kind: str) -> bool:
+    return isinstance(save_at, str) and save_at == kind
+
+
 def _excerpt(times: np.ndarray) -> str:
     return np.array2string(times, threshold=6, edgeitems=3)
 
 
 @eqx.filter_jit
 def _solve(
-    method: Adaptive, network: Network, weights: Weights, x: Inputs, t1: Scalar, ts: TimeSeries
+    method: Adaptive, problem: Problem, weights: Weights, t1: Scalar, ts: TimeSeries
 ) -> Evolution:
-    def field(t: Any, weights: Weights, x: Inputs) -> Weights:
-        return flow(network, weights, x)
-
-    def record(t: Any, weights: Weights, x: Inputs) -> Observables:
-        return observe_along(network, weights, flow(network, weights, x), x, origin)
-
-    origin = net_potential(*network.forward(weights, x))
+    """One call of Diffrax's, for where values are not known: inside jit, vmap and grad."""
+    origin = problem.origin(weights)
     controller = counted(method.controller, method.solver)
-    at_times = diffrax.SubSaveAt(ts=ts, fn=record)
+
+    def record(t: Any, weights: Weights, problem: Problem) -> Observables:
+        return problem.observe(weights, origin)
+
+    # The adjoint that solves backwards saves nothing but weights; what is observed comes after it.
+    after = isinstance(method.adjoint, diffrax.BacksolveAdjoint)
+    if after:
+        saveat = diffrax.SaveAt(ts=jnp.append(ts, t1))
+    else:
+        subs = [diffrax.SubSaveAt(ts=ts, fn=record), diffrax.SubSaveAt(t1=True)]
+        saveat = diffrax.SaveAt(subs=subs, controller_state=True)
     solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(field),
+        diffrax.ODETerm(lambda t, weights, problem: problem.flow(weights)),
         method.solver,
         t0=jnp.zeros_like(t1),
         t1=t1,
-        dt0=method.dt0,
+        dt0=method.first_step(problem, weights, t1),
         y0=weights,
-        args=x,
-        saveat=diffrax.SaveAt(subs=[at_times, diffrax.SubSaveAt(t1=True)], controller_state=True),
+        args=problem,
+        saveat=saveat,
         stepsize_controller=controller,
         adjoint=method.adjoint,
         max_steps=method.max_steps,
         throw=False,
     )
     assert solution.ts is not None and solution.ys is not None  # both were asked for
-    (t, (t_end,)), (records, end) = solution.ts, solution.ys
+    if after:
+        t, t_end = solution.ts[:-1], solution.ts[-1]
+        rows, end = (jax.tree.map(lambda w, r=r: w[r], solution.ys) for r in (slice(-1), -1))
+        records = jax.lax.map(lambda w: problem.observe(w, origin), rows)
+    else:
+        (t, (t_end,)), (records, end) = solution.ts, solution.ys
+        end = jax.tree.map(lambda w: w[0], end)
     saved = jnp.isfinite(t)  # what a solve that ended early has not saved, Diffrax sets to inf
     layers = finite_layers(records)
     good = jnp.cumprod(saved & layers.all(axis=-1)).astype(bool)
     t, records = jax.tree.map(
         lambda a: jnp.where(good.reshape(-1, *[1] * (a.ndim - 1)), a, jnp.nan), (t, records)
     )
-    final = state(network, jax.tree.map(lambda w: w[0], end), x, t_end)
+    final = problem.state(end, t_end)
 
     finite = (layers | ~saved[:, None]).all(axis=0)
-    finite &= jnp.stack([_is_finite(rate) for rate in flow(network, final.weights, x)])
+    finite &= jnp.stack([_is_finite(rate) for rate in problem.flow(end)])
     code = jnp.select(
         [
             ~finite.all(),
@@ -234,7 +438,7 @@ def _solve(
         SOLVER_FAILED,
     )
     count: Any = solution.controller_state
-    evaluations = count.evaluations if isinstance(controller, Counting) else None
+    evaluations = count.evaluations if isinstance(count, Count) else None
     layer = jnp.where(finite.all(), 0, jnp.argmin(finite) + 1)
     steps, rejected = solution.stats["num_steps"], solution.stats["num_rejected_steps"]
     return Evolution(

@@ -9,7 +9,9 @@ import jax.numpy as jnp
 from skajax._types import Array, Bool, Int
 
 
-class _Count(NamedTuple):
+class Count(NamedTuple):
+    """The counting controller's state."""
+
     inner: Any
     evaluations: Int[Array, ""]
     fresh: Bool[Array, ""]  # the next step has no last stage to take its first one from
@@ -30,10 +32,10 @@ class Counting(diffrax.AbstractStepSizeController):
         """Wrap what is counted for."""
         return Counting(self.controller.wrap(direction), self.stages, self.fsal)
 
-    def init(self, *args: Any, **kwargs: Any) -> tuple[Any, _Count]:
+    def init(self, *args: Any, **kwargs: Any) -> tuple[Any, Count]:
         """The first step is the other controller's."""
         first, inner = self.controller.init(*args, **kwargs)
-        return first, _Count(inner, jnp.asarray(0), jnp.asarray(True))
+        return first, Count(inner, jnp.asarray(0), jnp.asarray(True))
 
     def adapt_step_size(
         self,
@@ -44,8 +46,8 @@ class Counting(diffrax.AbstractStepSizeController):
         args: Any,
         y_error: Any,
         error_order: Any,
-        controller_state: _Count,
-    ) -> tuple[Any, Any, Any, Any, _Count, Any]:
+        controller_state: Count,
+    ) -> tuple[Any, Any, Any, Any, Count, Any]:
         """Count the step that was just made."""
         inner, evaluations, fresh = controller_state
         keep, *times, jump, inner, result = self.controller.adapt_step_size(
@@ -53,7 +55,7 @@ class Counting(diffrax.AbstractStepSizeController):
         )
         reused = jnp.asarray(self.fsal) & ~fresh
         evaluations = evaluations + self.stages - reused.astype(evaluations.dtype)
-        count = _Count(inner, evaluations, jnp.where(keep, jump, fresh))
+        count = Count(inner, evaluations, jnp.where(keep, jump, fresh))
         return keep, times[0], times[1], jump, count, result
 
 

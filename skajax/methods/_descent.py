@@ -41,6 +41,7 @@ class Descent(FixedStep):
     optimiser: optax.GradientTransformation = eqx.field(static=True)
 
     records_end: ClassVar[bool] = True
+    rotates: ClassVar[bool] = False
 
     @property
     def name(self) -> str:

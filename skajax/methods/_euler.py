@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from skajax._checks import require_positive
+from skajax._numbers import as_float
 from skajax._types import Array, Inputs, Int, Scalar, ScalarLike, Weights
 from skajax.flow import flow
 from skajax.methods._fixed import FixedStep, Record, whole_steps
-from skajax.methods._method import as_float
 from skajax.network import Network
 from skajax.observables import Net, net_potential, observe_along
 
@@ -32,6 +32,7 @@ class Euler(FixedStep):
     dt: ScalarLike = eqx.field(converter=as_float)
 
     records_end: ClassVar[bool] = True
+    rotates: ClassVar[bool] = True
 
     @property
     def name(self) -> str:

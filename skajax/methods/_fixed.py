@@ -2,8 +2,9 @@
 
 With known values a run is cut into chunks of one compiled length, each of which makes a traced
 number of steps: another step size, and with it another number of steps, compiles nothing; records
-leave the device as they are made; and a run that overflows ends there. Inside jit, vmap and grad,
-where nothing may depend on values, it is one ``lax.scan``.
+leave the device as they are made; a run that overflows, or that a stop rule ends, ends there; and
+between chunks it can be written to disk. Inside jit, vmap and grad, where nothing may depend on
+values, it is one ``lax.scan``.
 """
 
 import abc
@@ -18,21 +19,26 @@ from jax import lax
 from tqdm.auto import tqdm
 
 from skajax._checks import is_traced, require, require_positive
-from skajax._types import Inputs, Int, SaveTimes, Scalar, ScalarLike, Weights
-from skajax.flow import State, state
+from skajax._numbers import as_arrays
+from skajax._types import Array, Bool, Count, Inputs, Int, Scalar, ScalarLike, Weights
+from skajax.methods._checkpoint import Checkpoint
 from skajax.methods._method import (
     COMPLETED,
     DIVERGED,
+    STOPPED,
     Evolution,
     Method,
     Outcome,
+    Problem,
+    Request,
+    Resume,
     Stats,
-    as_arrays,
     finite_layers,
     first_failure,
 )
 from skajax.network import Network
 from skajax.observables import Observables
+from skajax.stop import Instant, Rule, Verdict, replay
 
 CHUNK = 128
 """Steps of one compiled chunk: many against the cost of a call, few against a user's patience."""
@@ -63,35 +69,44 @@ class FixedStep(Method):
     def step(self, network: Network, carry: Any, x: Inputs) -> tuple[Any, Record]:
         """Record the carried instant, and take one step from it."""
 
-    def evolve(
-        self,
-        network: Network,
-        weights: Weights,
-        x: Inputs,
-        *,
-        t1: ScalarLike | None,
-        steps: int | None,
-        save_at: SaveTimes | None,
-    ) -> Evolution:
+    def evolve(self, problem: Problem, weights: Weights, request: Request) -> Evolution:
         """Take every step, and record every step."""
         name = type(self).__name__
-        require(save_at is None, "save_at", f"be left out with {name}", "it records every step")
-        count = self.count_steps(t1, steps)
-        method = as_arrays(self, x.dtype)
-        carry = _start(method, network, weights, x)
-        march = _scan if is_traced(method, carry) else _march
-        carry, records, taken, layer = march(method, network, carry, x, count)
-        final = _state(network, carry.weights, x, carry.t)
-        diverged = layer > 0
-        until = final.t
-        if is_traced(records):  # a scan cannot stop: its end lies beyond the overflow
-            until = jnp.where(diverged, records.t[jnp.maximum(taken - 1, 0)], final.t)
-        return Evolution(
-            records.t,
-            records.observables,
-            final,
-            Stats(evaluations=taken, steps=taken, rejected=0 * taken),
-            Outcome(jnp.where(diverged, DIVERGED, COMPLETED), until, taken, layer),
+        require(
+            request.save_at is None, "save_at", f"be left out with {name}", "it records every step"
+        )
+        require(not request.dense, "dense", f"be False with {name}", "it records every step")
+        count = self.count_steps(request.t1, request.steps)
+        method = as_arrays(self, problem.x.dtype)
+        carry = _start(method, problem, weights)
+        if is_traced(method, problem, carry):
+            require(request.checkpoint is None, "checkpoint", "be None inside jit", "it was a path")
+            return _scan(method, problem, carry, count, _with_arrays(request.until, problem))
+        return _march(method, problem, carry, count, 0, request)
+
+    def proceed(self, run: Evolution, request: Request) -> Evolution:
+        """Take the steps that are missing, with the numbers that the run was made with."""
+        assert run.resume is not None
+        method, problem, taken = self, run.resume.problem, int(run.resume.carry.k)
+        count = method.count_steps(request.t1, request.steps)
+        require(
+            count > taken,
+            "t1" if request.steps is None else "steps",
+            f"lie beyond the run's end, t = {float(run.final.t):.8g}, after {taken} steps",
+            f"it gave {count} steps",
+        )
+        carry = run.resume.carry
+        after = _march(method, problem, carry, count, taken, request, run)
+        k = run.resume.records
+        resume = after.resume
+        if resume is not None:
+            resume = Resume(
+                method, problem, resume.carry, records=k + resume.records, accepted=0, saves="steps"
+            )
+        return after._replace(
+            t=_join(run.t[:k], after.t),
+            records=jax.tree.map(lambda a, b: _join(a[:k], b), run.records, after.records),
+            resume=resume,
         )
 
 
@@ -133,81 +148,265 @@ def checked_steps(steps: int | None) -> int:
 
 
 @eqx.filter_jit
-def _start(method: FixedStep, network: Network, weights: Weights, x: Inputs) -> Any:
-    return method.start(network, weights, x)
+def _start(method: FixedStep, problem: Problem, weights: Weights) -> Any:
+    return method.start(problem.network, weights, problem.x)
 
 
 @eqx.filter_jit
-def _state(network: Network, weights: Weights, x: Inputs, t: Scalar) -> State:
-    return state(network, weights, x, t)
+def _state(problem: Problem, weights: Weights, t: Scalar) -> Any:
+    return problem.state(weights, t)
+
+
+def _with_arrays(rule: Rule | None, problem: Problem) -> Rule | None:
+    return None if rule is None else as_arrays(rule, problem.x.dtype)
+
+
+def _join(a: Array, b: Array) -> Array:
+    return jax.device_put(np.concatenate([np.asarray(a), np.asarray(b)]))
+
+
+class _Watch(NamedTuple):
+    """What a stop rule has seen."""
+
+    memory: Any
+    error: Scalar
+    """Σ ‖W_{k+1} - 2 W_k + W_{k-1}‖ / 2 ‖W_k‖: of each step, Euler's local error."""
+    update: Weights | None
+    """W_k - W_{k-1}; zero, and counted for nothing, before the first step."""
+
+
+def _watch(rule: Rule | None, problem: Problem, carry: Any) -> _Watch | None:
+    if rule is None:
+        return None
+    layers = len(problem.network.layers)
+    nothing = jax.tree.map(jnp.zeros_like, carry.weights)
+    zero = jnp.zeros((), problem.x.dtype)
+    return _Watch(rule.start(layers, problem.x.dtype), zero, nothing)
+
+
+def _take(
+    method: FixedStep, problem: Problem, rule: Rule | None, carry: Any, watch: _Watch | None
+) -> tuple[Any, _Watch | None, Record, Verdict]:
+    """Record an instant, look at it, and take one step from it."""
+    after, record = method.step(problem.network, carry, problem.x)
+    record = record._replace(observables=problem.lifted(record.observables))
+    nothing = Verdict(jnp.asarray(False), jnp.asarray(0), jnp.asarray(-1))
+    if rule is None or watch is None:
+        return after, None, record, nothing
+    memory, verdict = rule.look(watch.memory, Instant(record.t, record.observables, watch.error))
+    update = jax.tree.map(jnp.subtract, after.weights, carry.weights)
+    change = jax.tree.map(jnp.subtract, update, watch.update)
+    size = _norm(carry.weights)
+    error = jnp.where((carry.k > 0) & (size > 0), _norm(change) / jnp.where(size > 0, size, 1), 0)
+    return after, _Watch(memory, watch.error + error / 2, update), record, verdict
+
+
+def _norm(tree: Weights) -> Scalar:
+    return jnp.sqrt(sum(jnp.vdot(leaf, leaf) for leaf in jax.tree.leaves(tree)))
+
+
+def _evolution(
+    records: Record,
+    final: Any,
+    taken: Count,
+    failed: Count,
+    stop: Verdict,
+    rule: Rule | None,
+    until: Scalar,
+    resume: Resume | None,
+) -> Evolution:
+    diverged, layer = jnp.asarray(failed > 0), jnp.where(failed > 0, failed, stop.layer)
+    code = jnp.where(diverged, DIVERGED, jnp.where(stop.holds, STOPPED, COMPLETED))
+    rules = () if rule is None else rule.names()
+    which = jnp.where(stop.holds & ~diverged, stop.rule, -1)
+    taken = jnp.asarray(taken)
+    return Evolution(
+        records.t,
+        records.observables,
+        final,
+        Stats(evaluations=taken, steps=taken, rejected=0 * taken),
+        Outcome(code, until, taken, layer, which, rules),
+        resume=resume,
+    )
 
 
 @eqx.filter_jit
 def _scan(
-    method: FixedStep, network: Network, carry: Any, x: Inputs, count: int
-) -> tuple[Any, Record, Int[jax.Array, ""], Int[jax.Array, ""]]:
-    """All steps as one differentiable, vmappable loop; observables after an overflow are NaN."""
-    carry, records = lax.scan(lambda c, _: method.step(network, c, x), carry, length=count)
-    _, last = method.step(network, carry, x)
-    records = jax.tree.map(lambda r, e: jnp.concatenate([r, e[None]]), records, last)
+    method: FixedStep, problem: Problem, carry: Any, count: int, rule: Rule | None
+) -> Evolution:
+    """All steps as one differentiable, vmappable loop; observables after an overflow are NaN.
+
+    The same where a stop rule has ended the run: its weights stay as they were there.
+    """
+
+    def step(loop: Any, _: None) -> tuple[Any, tuple[Record, Verdict]]:
+        carry, watch, stopped = loop
+        after, watch, record, verdict = _take(method, problem, rule, carry, watch)
+        if rule is not None:
+            verdict = verdict._replace(holds=verdict.holds | stopped)
+            after = jax.tree.map(lambda a, b: jnp.where(verdict.holds, a, b), carry, after)
+        return (after, watch, verdict.holds), (record, verdict)
+
+    loop = (carry, _watch(rule, problem, carry), jnp.asarray(False))
+    loop, (records, verdicts) = lax.scan(step, loop, length=count)
+    _, (last, verdict) = step(loop, None)
+    carry = loop[0]
+    join = lambda r, e: jnp.concatenate([r, jnp.asarray(e)[None]])
+    records, verdicts = jax.tree.map(join, (records, verdicts), (last, verdict))
     good, layer = first_failure(records.observables)
     kept = count + 1 if method.records_end else count
+    # The first record where the rule held is the last.
+    held = verdicts.holds & (jnp.arange(count + 1) < jnp.minimum(good, kept))
+    at = jnp.argmax(held)
+    stop = Verdict(held.any(), verdicts.layer[at], verdicts.rule[at])
+    until = jnp.where(stop.holds, at + 1, good)
+    layer = jnp.where(stop.holds, 0, layer)
 
     def mask(r: jax.Array) -> jax.Array:
         return jnp.where(
-            (jnp.arange(kept) < good).reshape(-1, *[1] * (r.ndim - 1)), r[:kept], jnp.nan
+            (jnp.arange(kept) < until).reshape(-1, *[1] * (r.ndim - 1)), r[:kept], jnp.nan
         )
 
+    taken = jnp.where(stop.holds, at, jnp.minimum(good, count))
+    # A scan cannot end early: its end lies beyond an overflow.
+    end = jnp.where(layer > 0, records.t[jnp.maximum(taken - 1, 0)], carry.t)
     records = Record(records.t[:kept], jax.tree.map(mask, records.observables))
-    return carry, records, jnp.minimum(good, count), layer
+    final = problem.state(carry.weights, carry.t)
+    return _evolution(records, final, taken, layer, stop, rule, end, None)
 
 
 def _march(
-    method: FixedStep, network: Network, carry: Any, x: Inputs, count: int
-) -> tuple[Any, Record, Int[jax.Array, ""], Int[jax.Array, ""]]:
+    method: FixedStep,
+    problem: Problem,
+    carry: Any,
+    count: int,
+    taken: int,
+    request: Request,
+    run: Evolution | None = None,
+) -> Evolution:
     """All steps in chunks; where one meets what is not finite, back to the last good record."""
-    parts, taken, layer = [], 0, 0
-    before = (carry, 0)  # a carry, and how many steps lead from it to the last good record
-    sizes = [min(CHUNK, count - k) for k in range(0, count, CHUNK)]
-    with tqdm(total=count, desc=method.name, disable=None, delay=1, leave=False) as bar:
+    rule = _with_arrays(request.until, problem)
+    watch = _watch(rule, problem, carry)
+    if watch is not None and run is not None and run.resume is not None:
+        seen = replay(rule, run.t, run.records, run.resume.records)
+        watch = watch._replace(memory=seen)
+    stop, layer = Verdict(jnp.asarray(False), 0, -1), 0
+    parts: list[Record] = []
+    saved = Checkpoint(request.checkpoint, *_identity(method, problem, carry, rule, request))
+    restored = saved.read((carry, watch), _record(method, problem, carry))
+    if restored is not None:
+        (carry, watch), recorded = restored
+        parts, taken = [recorded], int(carry.k)
+        require(
+            taken <= count, "checkpoint", f"be of at most {count} steps", f"it was after {taken}"
+        )
+    before = (carry, watch, 0)  # and how many steps lead from there to the last good record
+    left = count - taken
+    sizes = [min(CHUNK, left - k) for k in range(0, left, CHUNK)]
+    with tqdm(
+        total=count, initial=taken, desc=method.name, disable=None, delay=1, leave=False
+    ) as bar:
         for size in [*sizes, 1]:  # the last one only looks at the end
-            after, buffer, good = _chunk(method, network, carry, x, jnp.asarray(size))
-            good = int(good)
-            if taken < count or method.records_end:
-                parts.append(jax.tree.map(lambda b, n=good: np.asarray(b)[:n], buffer))
+            looks = taken == count
+            last = looks and not method.records_end
+            chunk = _chunk(
+                method, problem, None if last else rule, carry, None if last else watch, size
+            )
+            good = int(chunk.good)
+            if not last:
+                parts.append(jax.tree.map(lambda b, n=good: np.asarray(b)[:n], chunk.records))
+            if good and chunk.stop.holds:
+                stop, carry = chunk.stop, chunk.carry
+                taken += good - 1
+                break
             if good < size:
-                finite = finite_layers(jax.tree.map(lambda b, n=good: b[n], buffer.observables))
-                layer = int(jnp.argmin(finite)) + 1
-                start, steps = (carry, good - 1) if good else before
-                carry, _, _ = _chunk(method, network, start, x, jnp.asarray(steps))
+                bad = jax.tree.map(lambda b, n=good: b[n], chunk.records.observables)
+                layer = int(jnp.argmin(finite_layers(bad))) + 1
+                start, seen, steps = (carry, watch, good - 1) if good else before
+                carry = _chunk(method, problem, rule, start, seen, steps).carry
                 taken += good
                 break
-            if taken < count:
-                before, carry, taken = (carry, size - 1), after, taken + size
+            if not looks:
+                before, taken = (carry, watch, size - 1), taken + size
+                carry, watch = chunk.carry, chunk.watch
                 bar.update(size)
+                saved.write((carry, watch), parts, last=taken == count)
     records = jax.tree.map(lambda *leaves: jax.device_put(np.concatenate(leaves)), *parts)
-    return carry, records, jnp.asarray(taken), jnp.asarray(layer)
+    final = _state(problem, carry.weights, carry.t)
+    # The end is recorded before it is known to be the end: going on, it is recorded again.
+    ends = len(records.t) - (1 if method.records_end and not layer else 0)
+    kept = ends if not stop.holds else len(records.t) - 1
+    resume = (
+        None if layer else Resume(method, problem, carry, records=kept, accepted=0, saves="steps")
+    )
+    return _evolution(records, final, taken, jnp.asarray(layer), stop, rule, final.t, resume)
+
+
+def _record(method: FixedStep, problem: Problem, carry: Any) -> Any:
+    return jax.eval_shape(lambda c: method.step(problem.network, c, problem.x)[1], carry)
+
+
+def _identity(
+    method: FixedStep, problem: Problem, carry: Any, rule: Rule | None, request: Request
+) -> tuple[Any, ...]:
+    """What a run's course depends on. An optimiser is functions: told apart by what they compute."""
+    if request.checkpoint is None:
+        return ()
+    step = jax.make_jaxpr(lambda c: method.step(problem.network, c, problem.x))(carry)
+    return str(step.jaxpr), step.consts, carry, None if rule is None else (rule.names(), rule)
+
+
+class _Chunk(NamedTuple):
+    carry: Any
+    watch: _Watch | None
+    records: Record
+    good: Int[Array, ""]
+    stop: Verdict
+
+
+def _chunk(
+    method: FixedStep,
+    problem: Problem,
+    rule: Rule | None,
+    carry: Any,
+    watch: _Watch | None,
+    count: int,
+) -> _Chunk:
+    return _steps(method, problem, rule, carry, watch, jnp.asarray(count))
 
 
 @eqx.filter_jit
-def _chunk(
-    method: FixedStep, network: Network, carry: Any, x: Inputs, count: Int[jax.Array, ""]
-) -> tuple[Any, Record, Int[jax.Array, ""]]:
-    """At most ``count`` <= CHUNK steps; ends at the first record that is not finite."""
-    shapes = jax.eval_shape(lambda c: method.step(network, c, x)[1], carry)
-    buffer = jax.tree.map(lambda s: jnp.zeros((CHUNK, *s.shape), s.dtype), shapes)
+def _steps(
+    method: FixedStep,
+    problem: Problem,
+    rule: Rule | None,
+    carry: Any,
+    watch: _Watch | None,
+    count: Int[Array, ""],
+) -> _Chunk:
+    """At most ``count`` <= CHUNK steps; ends at the first record that is not finite.
 
-    def unfinished(loop: Any) -> Any:
-        k, finite, _, _ = loop
-        return finite & (k < count)
+    Or at the first where the rule holds: that one is recorded, and no step is taken from it.
+    """
+    one = _record(method, problem, carry)
+    buffer = jax.tree.map(lambda s: jnp.zeros((CHUNK, *s.shape), s.dtype), one)
+    nothing = Verdict(jnp.asarray(False), jnp.asarray(0), jnp.asarray(-1))
 
-    def take(loop: Any) -> Any:
-        k, _, carry, buffer = loop
-        carry, record = method.step(network, carry, x)
-        buffer = jax.tree.map(lambda b, r: b.at[k].set(r), buffer, record)
+    def unfinished(loop: tuple[_Chunk, Bool[Array, ""]]) -> Bool[Array, ""]:
+        chunk, finite = loop
+        return finite & ~chunk.stop.holds & (chunk.good < count)
+
+    def take(loop: tuple[_Chunk, Bool[Array, ""]]) -> tuple[_Chunk, Bool[Array, ""]]:
+        (carry, watch, buffer, k, _), _ = loop
+        after, seen, record, verdict = _take(method, problem, rule, carry, watch)
         finite = finite_layers(record.observables).all()
-        return k + finite.astype(k.dtype), finite, carry, buffer
+        buffer = jax.tree.map(lambda b, r: b.at[k].set(r), buffer, record)
+        verdict = verdict._replace(holds=verdict.holds & finite)
+        if rule is not None:
+            stay = lambda a, b: jnp.where(verdict.holds, a, b)
+            after, seen = jax.tree.map(stay, (carry, watch), (after, seen))
+        return _Chunk(after, seen, buffer, k + finite.astype(k.dtype), verdict), finite
 
-    loop = (jnp.zeros_like(count), jnp.asarray(True), carry, buffer)
-    good, _, carry, buffer = lax.while_loop(unfinished, take, loop)
-    return carry, buffer, good
+    chunk = _Chunk(carry, watch, buffer, jnp.zeros_like(count), nothing)
+    chunk, _ = lax.while_loop(unfinished, take, (chunk, jnp.asarray(True)))
+    return chunk

@@ -1,14 +1,15 @@
 """What every method is: a way to carry weights through time, and what it hands back."""
 
 import abc
-from typing import Any, NamedTuple, TypeVar
+import os
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from skajax._checks import is_traced, require
+from skajax._checks import is_traced
 from skajax._types import (
     Array,
     Bool,
@@ -16,15 +17,70 @@ from skajax._types import (
     Inputs,
     Int,
     SaveTimes,
+    Scalar,
     ScalarLike,
     TimeSeries,
     Weights,
 )
-from skajax.flow import State
+from skajax.flow import State, flow, state
 from skajax.network import Network
-from skajax.observables import Observables
+from skajax.observables import Net, Observables, net_potential, observe_along
+from skajax.reduction import RowSpace
+from skajax.stop import Rule
 
-COMPLETED, DIVERGED, MAX_STEPS, STEP_TOO_SMALL, SOLVER_FAILED = range(5)
+COMPLETED, DIVERGED, MAX_STEPS, STEP_TOO_SMALL, SOLVER_FAILED, STOPPED, OUT_OF_MEMORY = range(7)
+RUNNING = -1
+
+
+class Problem(eqx.Module):
+    """What evolves: a network on one batch of inputs, perhaps in the inputs' row space.
+
+    With a ``space`` the inputs, and the first layer's weights, are its coordinates; nothing but
+    ‖W‖ and the size of a step's error depends on that, and both are put right here.
+    """
+
+    network: Network = eqx.field(static=True)
+    x: Inputs
+    space: RowSpace | None = None
+
+    def flow(self, weights: Weights) -> Weights:
+        """dW/dt = -∇H."""
+        return flow(self.network, weights, self.x)
+
+    def origin(self, weights: Weights) -> Net:
+        """Where the Tensor Net counts from."""
+        return net_potential(*self.network.forward(weights, self.x))
+
+    def observe(self, weights: Weights, origin: Net) -> Observables:
+        """The observables of weights that follow the flow."""
+        velocity = self.flow(weights)
+        return self.lifted(observe_along(self.network, weights, velocity, self.x, origin))
+
+    def lifted(self, observables: Observables) -> Observables:
+        """The same of the whole weights."""
+        if self.space is None:
+            return observables
+        norm = self.space.weight_norm(observables.weight_norm)
+        return eqx.tree_at(lambda o: o.weight_norm, observables, norm)
+
+    def whole(self, weights: Weights) -> Weights:
+        """The whole weights."""
+        return weights if self.space is None else self.space.lift(weights)
+
+    def state(self, weights: Weights, t: Scalar) -> State:
+        """The state of the whole weights."""
+        return state(self.network, weights, self.x, t)._replace(weights=self.whole(weights))
+
+
+class Request(NamedTuple):
+    """What a run is asked for, beside its start."""
+
+    t1: ScalarLike | None = None
+    steps: int | None = None
+    save_at: SaveTimes | str | None = None
+    dense: bool = False
+    until: Rule | None = None
+    checkpoint: str | os.PathLike[str] | None = None
 
 
 class Stats(eqx.Module):
@@ -32,12 +88,15 @@ class Stats(eqx.Module):
 
     ``evaluations`` of the flow (forward passes, under the published rule) that were spent on
     advancing, not those that only measure; None where the solver does not tell (implicit ones).
-    ``steps`` tried in all, and how many of them the step-size controller ``rejected``.
+    ``steps`` tried in all, and how many of them the step-size controller ``rejected``. ``rank`` is the
+    number of input directions that were simulated, where those are fewer than the inputs (see
+    ``simulate``'s reduction); otherwise None.
     """
 
     evaluations: Count | None
     steps: Count
     rejected: Count
+    rank: Count | None = None
 
 
 class Outcome(eqx.Module):
@@ -47,6 +106,14 @@ class Outcome(eqx.Module):
     t: TimeSeries
     step: Count
     layer: Count
+    rule: Count = -1
+    """Which of ``rules`` ended the run, from 0; -1: none."""
+    rules: tuple[str, ...] = eqx.field(static=True, default=())
+
+    @property
+    def stopped(self) -> Bool[Array, "*lanes"]:
+        """Whether a stop rule ended the run."""
+        return jnp.asarray(self.code == STOPPED)
 
     @property
     def completed(self) -> Bool[Array, "*lanes"]:
@@ -59,8 +126,14 @@ class Outcome(eqx.Module):
             return f"Outcome(code={self.code})"
         time = f"t = {float(self.t):.6g}"
         what = f"layer {int(self.layer)}" if int(self.layer) else "the flow"
+        rule, rules = int(self.rule), " or ".join(self.rules)
+        unfired = f"; {rules} never held. Try a later end, or a looser rule" if rules else ""
         return {
-            COMPLETED: f"completed: reached {time}",
+            COMPLETED: f"completed: reached {time}{unfired}",
+            STOPPED: f"stopped at {time} by {self.rules[rule] if self.rules else 'a rule'}"
+            + (f", layer {int(self.layer)}" if int(self.layer) else ""),
+            OUT_OF_MEMORY: f"stopped at {time}: the weights of {int(self.step)} steps fill the memory"
+            " that there is. Leave out dense=True, or loosen rtol and atol",
             DIVERGED: f"diverged: {what} overflowed after step {int(self.step)}, {time}; what is"
             " returned is from before. Try a smaller dt, smaller weights or inputs, or float64",
             MAX_STEPS: f"stopped at {time}: max_steps = {int(self.step)} steps were used up."
@@ -72,6 +145,56 @@ class Outcome(eqx.Module):
         }[int(self.code)]
 
 
+class Path(eqx.Module):
+    """The accepted steps of an adaptive run."""
+
+    t: TimeSeries
+    """Where each ended, from the start: (steps + 1,); their differences are the step sizes."""
+    rejected: Int[Array, " steps"]
+    """How many larger ones were tried before each."""
+    weights: Any = None
+    """Of a dense run, the weights at each t: (steps + 1, ...), as :class:`Problem` has them."""
+
+
+class Resume(eqx.Module):
+    """What it takes to go on, as if the run had never stopped."""
+
+    problem: Problem
+    carry: Any
+    """After the last whole step; None where the run failed."""
+    records: int = eqx.field(static=True)
+    """How many records, and ..."""
+    accepted: int = eqx.field(static=True)
+    """... accepted steps there were by then: what came after it is made again."""
+    saves: str = eqx.field(static=True)
+    """What was recorded: "steps", "end", or "times"."""
+    # A method holds functions too, which have no place among a run's arrays.
+    _arrays: Any
+    _rest: Any = eqx.field(static=True)
+
+    def __init__(
+        self,
+        method: "Method",
+        problem: Problem,
+        carry: Any,
+        *,
+        records: int,
+        accepted: int,
+        saves: str,
+    ) -> None:
+        """Take the method apart."""
+        self.problem, self.carry = problem, carry
+        self.records, self.accepted, self.saves = records, accepted, saves
+        self._arrays, self._rest = eqx.partition(
+            method, lambda leaf: isinstance(leaf, jax.Array | np.ndarray)
+        )
+
+    @property
+    def method(self) -> "Method":
+        """Whole again."""
+        return eqx.combine(self._arrays, self._rest)
+
+
 class Evolution(NamedTuple):
     """What a method returns: records at times t, the state it ended in, its cost and outcome."""
 
@@ -80,9 +203,8 @@ class Evolution(NamedTuple):
     final: State
     stats: Stats
     outcome: Outcome
-
-
-_AnyMethod = TypeVar("_AnyMethod", bound="Method")
+    path: Path | None = None
+    resume: Resume | None = None
 
 
 class Method(eqx.Module):
@@ -93,46 +215,16 @@ class Method(eqx.Module):
     def name(self) -> str:
         """What the method is called on plots and in files."""
 
+    rotates: ClassVar[bool]
+    """Whether it moves weights alike in any coordinates, so that a row space will do."""
+
     @abc.abstractmethod
-    def evolve(
-        self,
-        network: Network,
-        weights: Weights,
-        x: Inputs,
-        *,
-        t1: ScalarLike | None,
-        steps: int | None,
-        save_at: SaveTimes | None,
-    ) -> Evolution:
+    def evolve(self, problem: Problem, weights: Weights, request: Request) -> Evolution:
         """Carry the weights from t = 0 to t1, or through so many steps, and record on the way."""
 
-
-def as_arrays(method: _AnyMethod, dtype: jnp.dtype) -> _AnyMethod:
-    """The method with its numbers as arrays of this dtype: a new value then compiles nothing."""
-
-    def as_array(path: tuple[Any, ...], leaf: Any) -> Any:
-        if not is_number(leaf):
-            return leaf
-        if not is_traced(leaf):
-            name = jax.tree_util.keystr(path, simple=True)
-            size, limits = np.abs(np.asarray(leaf)), jnp.finfo(dtype)
-            fits = np.all((size == 0) | ((size >= limits.tiny) & (size <= limits.max)))
-            require(bool(fits), name, f"be representable in {dtype}", f"it was {leaf!r}")
-        return jnp.asarray(leaf, dtype)
-
-    return jax.tree.map_with_path(as_array, method)
-
-
-def is_number(leaf: object) -> bool:
-    """Whether a leaf of a method is one of its numbers: floating-point, traced or not."""
-    if isinstance(leaf, jax.Array | np.ndarray | np.generic):
-        return jnp.issubdtype(leaf.dtype, jnp.floating)
-    return isinstance(leaf, float)
-
-
-def as_float(value: Any) -> Any:
-    """A whole number as the float it stands for; anything else as it is."""
-    return float(value) if type(value) is int else value
+    @abc.abstractmethod
+    def proceed(self, run: Evolution, request: Request) -> Evolution:
+        """Go on from where a run ended."""
 
 
 def finite_layers(records: Observables) -> Bool[Array, "*times layers"]:

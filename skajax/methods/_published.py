@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from skajax._checks import require, require_positive
+from skajax._numbers import as_float
 from skajax._types import Array, Inputs, Int, Scalar, ScalarLike, Tensors, Weights
 from skajax.entropy import BITS, decision_derivative, entropy_gradient
 from skajax.methods._fixed import FixedStep, Record, whole_steps
-from skajax.methods._method import as_float
 from skajax.network import Network
 from skajax.observables import Net, observe
 
@@ -45,6 +45,7 @@ class Published(FixedStep):
     dt: ScalarLike = eqx.field(converter=as_float)
 
     records_end: ClassVar[bool] = False
+    rotates: ClassVar[bool] = True
 
     @property
     def name(self) -> str:

@@ -60,6 +60,17 @@ def panels(axes: AxesLike | None, layers: int) -> AxesArray:
     return given
 
 
+def pair(axes: AxesLike | None) -> AxesArray:
+    """Two axes given, or those of a new figure, one above the other and sharing time; dressed."""
+    if axes is None:
+        _, axes = plt.subplots(2, figsize=(6.6, 5.2), layout="constrained", sharex=True)
+    given = np.asarray(axes, dtype=object).ravel()
+    require(len(given) == 2, "axes", "hold two Axes", f"there were {len(given)}")
+    for ax in given:
+        _dress(ax)
+    return given
+
+
 def _grid(layers: int) -> AxesArray:
     columns = layers if layers <= 3 else int(np.ceil(np.sqrt(layers)))
     rows = -(-layers // columns)

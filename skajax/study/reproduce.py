@@ -11,12 +11,13 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from skajax._checks import require
+from skajax._files import write_netcdf
 from skajax._version import versions
 from skajax.study import report
 from skajax.study.claims import CLAIMS, Claim, Finding
 from skajax.study.experiments import Evidence, T, gather
 from skajax.study.figures import draw
-from skajax.trajectory import Trajectory, write_netcdf
+from skajax.trajectory import Trajectory
 
 
 class Reproduction(NamedTuple):

@@ -1,0 +1,115 @@
+"""A dense run as a function of time: the solver's own interpolant, wherever one asks."""
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from skajax._types import Array, Float, PerLayer, Scalar, Weights
+from skajax.flow import State
+from skajax.methods import Path, Resume
+from skajax.methods._adaptive import Adaptive
+from skajax.methods._method import Problem
+from skajax.observables import Net, Observables
+
+Reading: TypeAlias = str | Callable[[Observables], Array]
+"""What is read of a layer: an observable's name, or a function of all of them."""
+
+
+class Solution:
+    """Weights at every accepted step, and what it takes to make each step again.
+
+    An interpolant holds as many arrays as a step has stages. One is made anew when it is asked for,
+    by the step that the run made there, and only the last few are kept.
+    """
+
+    def __init__(self, path: Path, resume: Resume) -> None:
+        """The steps, and the problem they solve."""
+        assert isinstance(resume.method, Adaptive)
+        self.problem, self.method, self.weights = resume.problem, resume.method, path.weights
+        self.t = np.asarray(path.t)
+        self._curves: dict[int, Any] = {}
+
+    @cached_property
+    def origin(self) -> Net:
+        """Where the Tensor Net counts from."""
+        return _origin(self.problem, self._weights(0))
+
+    def state(self, t: float) -> State:
+        """The state at one time of the run."""
+        if len(self.t) == 1:
+            return _state(self.problem, self._weights(0), jnp.asarray(t, self.t.dtype))
+        curve, time = self._at(t)
+        return _state_on(self.problem, curve, time)
+
+    def read(self, reading: Reading, t: float) -> tuple[np.ndarray, np.ndarray]:
+        """A reading at one time, and its slope there: its derivative along the interpolant."""
+        curve, time = self._at(t)
+        value, slope = _read(self.problem, curve, self.origin, time, reading)
+        return np.asarray(value, float), np.asarray(slope, float)
+
+    def sample(self, reading: Reading, per_step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Times, readings and slopes, evenly spaced within each step, whose ends are among them."""
+        t, values, slopes = [], [], []
+        for k in range(len(self.t) - 1):
+            times = np.linspace(self.t[k], self.t[k + 1], per_step + 1, dtype=self.t.dtype)
+            last = k == len(self.t) - 2
+            value, slope = _sample(
+                self.problem, self._curve(k), self.origin, jnp.asarray(times), reading
+            )
+            for kept, piece in ((t, times), (values, value), (slopes, slope)):
+                kept.append(np.asarray(piece, float)[: None if last else -1])
+        return np.concatenate(t), np.concatenate(values), np.concatenate(slopes)
+
+    def _at(self, t: float) -> tuple[Any, Scalar]:
+        k = int(np.clip(np.searchsorted(self.t, t, "right") - 1, 0, len(self.t) - 2))
+        time = np.clip(np.asarray(t, self.t.dtype), self.t[k], self.t[k + 1])
+        return self._curve(k), jnp.asarray(time)
+
+    def _curve(self, k: int) -> Any:
+        if k not in self._curves:
+            while len(self._curves) >= 4:
+                self._curves.pop(next(iter(self._curves)))
+            step = jnp.asarray(self.t[k]), jnp.asarray(self.t[k + 1])
+            self._curves[k] = self.method.curve(self.problem, *step, self._weights(k))
+        return self._curves[k]
+
+    def _weights(self, k: int) -> Weights:
+        return jax.tree.map(lambda w: jnp.asarray(w[k]), self.weights)
+
+
+@eqx.filter_jit
+def _origin(problem: Problem, weights: Weights) -> Net:
+    return problem.origin(weights)
+
+
+@eqx.filter_jit
+def _state(problem: Problem, weights: Weights, t: Scalar) -> State:
+    return problem.state(weights, t)
+
+
+@eqx.filter_jit
+def _state_on(problem: Problem, curve: Any, t: Scalar) -> State:
+    return problem.state(curve.evaluate(t), t)
+
+
+@eqx.filter_jit
+def _read(
+    problem: Problem, curve: Any, origin: Net, t: Scalar, reading: Reading
+) -> tuple[PerLayer, PerLayer]:
+    def at(t: Scalar) -> PerLayer:
+        observed = problem.observe(curve.evaluate(t), origin)
+        return getattr(observed, reading) if isinstance(reading, str) else reading(observed)
+
+    return jax.jvp(at, (t,), (jnp.ones_like(t),))
+
+
+@eqx.filter_jit
+def _sample(
+    problem: Problem, curve: Any, origin: Net, t: Float[Array, " times"], reading: Reading
+) -> tuple[Float[Array, "times layers"], Float[Array, "times layers"]]:
+    return jax.lax.map(lambda time: _read(problem, curve, origin, time, reading), t)

@@ -1,0 +1,109 @@
+"""A long run on disk, between two of its chunks: killed at any moment, it goes on from there."""
+
+import hashlib
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from skajax._checks import require
+from skajax._files import read_netcdf, write_netcdf
+from skajax._version import versions
+
+_FORMAT = "skajax checkpoint 1"
+INTERVAL = 10.0
+"""Seconds between two writes, at least."""
+
+
+class Checkpoint:
+    """What a run carries and has recorded, in a NetCDF file; with no path, nowhere.
+
+    The file belongs to one run: method, network, inputs, weights, stop rule and precision, told by a
+    fingerprint of all of them. Not to its end: it serves a run to a later t1 as well.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None, *identity: Any) -> None:
+        """``identity`` is everything that the run's course depends on: any pytrees, and text."""
+        self.path = None if path is None else Path(path)
+        self.written = time.monotonic()
+        if self.path is not None:
+            folder = self.path.absolute().parent
+            writable = folder.is_dir() and os.access(folder, os.W_OK) and not self.path.is_dir()
+            require(
+                writable,
+                "checkpoint",
+                "be a file in a folder that exists and can be written to",
+                f"it was {os.fspath(self.path)!r}",
+            )
+            self.fingerprint = _fingerprint(identity)
+
+    def read(self, carried: Any, part: Any) -> tuple[Any, Any] | None:
+        """What was carried and recorded, in the structure of ``carried`` and ``part``; None yet."""
+        if self.path is None or not self.path.exists():
+            return None
+        data = read_netcdf(self.path, "checkpoint", _FORMAT)
+        require(
+            data.attrs.get("fingerprint") == self.fingerprint,
+            "checkpoint",
+            "be that of this very run (method, network, weights, x, until, precision)",
+            f"{os.fspath(self.path)!r} is of another; remove it, or name another file",
+        )
+        leaves, shape = jax.tree.flatten(carried)
+        values = [_restore(data[f"carried_{n}"].values, leaf) for n, leaf in enumerate(leaves)]
+        records = [data[f"record_{n}"].values for n in range(len(jax.tree.leaves(part)))]
+        return shape.unflatten(values), jax.tree.structure(part).unflatten(records)
+
+    def write(self, carried: Any, parts: list[Any], *, last: bool = False) -> None:
+        """Replace the file, if the last time is long enough ago, or this is the ``last``."""
+        if self.path is None or (not last and time.monotonic() < self.written + INTERVAL):
+            return
+        import xarray as xr
+
+        joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+        arrays = {f"carried_{n}": _plain(leaf) for n, leaf in enumerate(jax.tree.leaves(carried))}
+        arrays |= {f"record_{n}": leaf for n, leaf in enumerate(jax.tree.leaves(joined))}
+        variables = {
+            name: ([f"{name}_{axis}" for axis in range(np.ndim(array))], np.asarray(array))
+            for name, array in arrays.items()
+        }
+        attrs = {"format": _FORMAT, "fingerprint": self.fingerprint, **versions()}
+        write_netcdf(xr.Dataset(variables, attrs=attrs), self.path)
+        self.written = time.monotonic()
+
+
+def _fingerprint(identity: tuple[Any, ...]) -> str:
+    leaves, structure = jax.tree.flatten(identity)
+    digest = hashlib.sha256(_without_addresses(str(structure)).encode())
+    for leaf in leaves:
+        if isinstance(leaf, jax.Array | np.ndarray | np.generic):
+            array = np.asarray(_plain(leaf))
+            digest.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
+        else:
+            digest.update(_without_addresses(repr(leaf)).encode())
+    return digest.hexdigest()
+
+
+def _without_addresses(text: str) -> str:
+    return re.sub(r"0x[0-9a-f]+", "", text)
+
+
+def _plain(leaf: Any) -> Any:
+    is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jax.random.key_data(leaf) if is_key else leaf
+
+
+def _restore(value: np.ndarray, like: Any) -> Any:
+    if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(jnp.asarray(value), impl=jax.random.key_impl(like))
+    require(
+        value.shape == like.shape,
+        "checkpoint",
+        f"fit this run (an array of {like.shape})",
+        f"it held one of {value.shape}",
+    )
+    return jax.device_put(value.astype(like.dtype))

@@ -1,0 +1,512 @@
+"""Diffrax's solvers and controllers, stepped by hand, for runs whose values are known.
+
+``diffrax.diffeqsolve`` owns its loop, and what it hands back is the end. Here the loop is cut into
+chunks, between which everything is at hand: the steps and the weights at each, as many as there are and
+no more; a stop rule that looks at every step; a checkpoint; and the state from which to go on. The last
+step before an end is cut short for it, but what is carried on is what was there before: a
+run that goes on makes the very steps that it would have made without the end.
+"""
+
+from typing import Any, Literal, NamedTuple
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optimistix
+from jax import lax
+from tqdm.auto import tqdm
+
+from skajax._memory import host_bytes, tree_bytes
+from skajax._types import Array, Bool, Int, Scalar, TimeSeries, Weights
+from skajax.methods._checkpoint import Checkpoint
+from skajax.methods._counting import Count, counted
+from skajax.methods._lifted import Lifted
+from skajax.methods._method import (
+    COMPLETED,
+    DIVERGED,
+    MAX_STEPS,
+    OUT_OF_MEMORY,
+    RUNNING,
+    SOLVER_FAILED,
+    STEP_TOO_SMALL,
+    STOPPED,
+    Problem,
+)
+from skajax.observables import Net, Observables
+from skajax.stop import Instant, Rule, Verdict
+
+CHUNK = 32
+"""Accepted steps of one compiled chunk."""
+
+Saves = Literal["times", "steps"]
+
+
+class Integrator(eqx.Module):
+    """What steps: a problem, and Diffrax's solver and controller for it."""
+
+    problem: Problem
+    solver: diffrax.AbstractSolver
+    controller: diffrax.AbstractStepSizeController
+    max_steps: Array
+    rule: Rule | None
+    saves: Saves = eqx.field(static=True)
+    dense: bool = eqx.field(static=True)
+
+    def __init__(
+        self,
+        problem: Problem,
+        solver: diffrax.AbstractSolver,
+        controller: diffrax.AbstractStepSizeController,
+        max_steps: int,
+        *,
+        rule: Rule | None = None,
+        saves: Saves = "times",
+        dense: bool = False,
+    ) -> None:
+        """Put on the controller what counts, and what sees the whole weights."""
+        self.problem, self.rule, self.saves, self.dense = problem, rule, saves, dense
+        self.solver = _with_tolerances(solver, controller)
+        adapts = isinstance(controller, diffrax.AbstractAdaptiveStepSizeController)
+        if problem.space is not None and adapts:
+            controller = Lifted(controller, problem.space)
+        self.controller = counted(controller, solver).wrap(1)
+        self.max_steps = jnp.asarray(max_steps)
+
+    @property
+    def order(self) -> Any:
+        """Of the solver's error estimate."""
+        return self.solver.error_order(self.term)
+
+    @property
+    def term(self) -> diffrax.ODETerm:
+        """The flow, as Diffrax asks for it."""
+        return diffrax.ODETerm(lambda t, weights, problem: problem.flow(weights))
+
+
+class Carry(NamedTuple):
+    """Where an integration stands: behind an accepted step, about to try the next one."""
+
+    t: Scalar
+    t_next: Scalar
+    weights: Weights
+    solver: Any
+    controller: Any
+    jumped: Bool[Array, ""]
+    origin: Net
+    accepted: Int[Array, ""]
+    tried: Int[Array, ""]
+    error: Scalar
+    memory: Any
+
+
+class Pieces(NamedTuple):
+    """What was recorded, in order."""
+
+    t: TimeSeries
+    records: Observables
+    steps: TimeSeries
+    """Where each accepted step ended, ..."""
+    tried: Int[Array, " steps"]
+    """... after how many that were tried, ..."""
+    weights: Any
+    """... and, if it is to be dense, with what weights."""
+
+
+class Leg(NamedTuple):
+    """What one chunk hands back."""
+
+    carry: Carry
+    status: Int[Array, ""]
+    layer: Int[Array, ""]
+    """Whose weights overflowed, if it came to that."""
+    evaluations: Any
+    stop: Verdict
+    attempt: Scalar
+    """Where the step ended in which the rule began to hold; it is not carried."""
+    made: Int[Array, ""]
+    saved: Int[Array, ""]
+    buffers: Pieces
+
+
+class Integration:
+    """One integration, chunk after chunk, and what it has recorded so far."""
+
+    def __init__(
+        self,
+        integrator: Integrator,
+        weights: Weights | None,
+        *,
+        dt0: Any,
+        t1: np.floating,
+        ts: np.ndarray,
+        name: str,
+        checkpoint: Any = None,
+        identity: Any = None,
+        carry: Carry | None = None,
+    ) -> None:
+        """From weights at t = 0, or from what was carried, with records at ts, or at every step."""
+        self.integrator, self.t1, self.ts, self.name = integrator, t1, ts, name
+        self.parts: list[Pieces] = []
+        self.status, self.layer = RUNNING, 0
+        self.stop, self.attempt = Verdict(jnp.asarray(False), 0, -1), jnp.asarray(t1)
+        self.saved = 0
+        if carry is None:
+            assert weights is not None
+            carry, first, stop = _start(integrator, weights, jnp.asarray(t1), dt0)
+            if stop is not None and stop.holds:
+                self.status, self.stop, self.attempt = STOPPED, stop, carry.t
+            held = integrator.saves == "steps" or self.status == STOPPED
+            self.parts.append(_cut(first, slice(0, int(held)), slice(0, 1)))
+        self.carry = carry
+        self.file = Checkpoint(checkpoint, identity)
+        restored = self.file.read(carry, _shapes(integrator, carry))
+        if restored is not None:
+            self.carry, pieces = restored
+            self.parts = [pieces]
+            self.saved = len(pieces.t) if integrator.saves == "times" else 0
+        self.evaluations = _evaluations(self.carry)
+        self.budget = host_bytes() if integrator.dense else None
+
+    def run(self) -> tuple[Carry, int, int]:
+        """To the end; and what to go on from: a carry, and the records and steps made by then."""
+        self._advance(cut=False)
+        self.file.write(self.carry, self.parts, last=True)
+        resume = self.carry, *self._counts()
+        self._advance(cut=True)
+        if self.status == STOPPED and self.attempt > self.carry.t:
+            self._end_inside()
+        elif self.status == RUNNING:
+            self.status = COMPLETED
+        elif self.status != STOPPED:
+            # Where the flow is not finite no step can be made, whatever the reason given.
+            finite = np.asarray(_finite_flow(self.integrator, self.carry.weights))
+            if not finite.all():
+                self.status, self.layer = DIVERGED, int(np.argmin(finite)) + 1
+        return resume
+
+    @property
+    def pieces(self) -> Pieces:
+        """All that was recorded."""
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *self.parts)
+
+    def _counts(self) -> tuple[int, int]:
+        return sum(len(p.t) for p in self.parts), sum(len(p.steps) for p in self.parts)
+
+    def _advance(self, *, cut: bool) -> None:
+        """Whole steps for as long as they end before t1; with ``cut``, the last one cut to end there."""
+        t1 = self.t1
+        floor = t1 - 100 * np.spacing(t1)  # nearer to the end is the end, as in Diffrax
+        ts = jnp.asarray(_padded(self.ts))
+        with tqdm(
+            total=float(t1), initial=float(self.carry.t), desc=self.name, disable=None, delay=1,
+            leave=False, bar_format="{desc}: {percentage:3.0f}%|{bar}| t = {n:.4g} of {total:.4g}",
+        ) as bar:  # fmt: skip
+            while self.status == RUNNING and (
+                self.carry.t < t1 if cut else self.carry.t_next <= floor
+            ):
+                end = t1 if cut else floor
+                leg = _chunk(
+                    self.integrator,
+                    self.carry,
+                    ts,
+                    jnp.asarray(self.saved),
+                    jnp.asarray(end),
+                    jnp.asarray(cut),
+                )
+                self._gather(leg)
+                bar.update(float(self.carry.t) - bar.n)
+                if not cut:
+                    self.file.write(self.carry, self.parts)
+
+    def _gather(self, leg: Leg) -> None:
+        count, saved = int(leg.made), int(leg.saved)
+        records = slice(0, count)
+        if self.integrator.saves == "times":
+            records = slice(self.saved, saved)
+        self.parts.append(_cut(leg.buffers, records, slice(0, count)))
+        self.carry, self.saved, self.status = leg.carry, saved, int(leg.status)
+        self.evaluations, self.stop, self.attempt = leg.evaluations, leg.stop, leg.attempt
+        self.layer = int(leg.layer) if self.status == DIVERGED else 0
+        if self.budget is not None and self.status == RUNNING:
+            kept = sum(tree_bytes(part.weights) for part in self.parts)
+            if kept + 2 * tree_bytes(leg.buffers.weights) > self.budget:
+                self.status = OUT_OF_MEMORY
+
+    def _end_inside(self) -> None:
+        """End where the rule began to hold, by a step cut to end there."""
+        spent = self.evaluations
+        t, self.stop = _locate(self.integrator, self.carry, self.attempt, self.stop)
+        self.t1 = np.asarray(t)[()]
+        if self.integrator.saves == "times":
+            ahead = self.ts[self.saved :]
+            self.ts, self.saved = np.append(ahead[ahead < self.t1], self.t1), 0
+        self.integrator = eqx.tree_at(lambda i: i.rule, self.integrator, None)
+        before, self.carry = self.carry, self.carry._replace(memory=None)
+        self.status, stop = RUNNING, self.stop
+        self._advance(cut=True)
+        if spent is not None:
+            self.evaluations = spent + self.evaluations - _evaluations(before)
+        self.status, self.stop = STOPPED if self.status == RUNNING else self.status, stop
+
+
+@eqx.filter_jit
+def _start(
+    integrator: Integrator, weights: Weights, t1: Scalar, dt0: Any
+) -> tuple[Carry, Pieces, Verdict | None]:
+    problem, solver, term = integrator.problem, integrator.solver, integrator.term
+    t0 = jnp.zeros_like(t1)
+    origin = problem.origin(weights)
+    # Steps must not know of the end, so that it can be put off.
+    end = t1 if dt0 is None else jnp.full_like(t1, jnp.inf)
+    t_next, controller = integrator.controller.init(
+        term, t0, end, weights, dt0, problem, solver.func, integrator.order
+    )
+    memory = verdict = None
+    rule, recorded = integrator.rule, integrator.saves == "steps"
+    if rule is None and not recorded:  # then nobody looks
+        observables = jax.tree.map(
+            lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(problem.observe, weights, origin)
+        )
+    else:
+        observables = problem.observe(weights, origin)
+    if rule is not None:
+        memory = rule.start(len(problem.network.layers), t1.dtype)
+        memory, verdict = rule.look(memory, Instant(t0, observables, jnp.zeros_like(t0)))
+    carry = Carry(
+        t0, jnp.asarray(t_next, t1.dtype), weights,
+        solver.init(term, t0, t_next, weights, problem), controller, jnp.asarray(False), origin,
+        jnp.asarray(0), jnp.asarray(0), jnp.zeros_like(t1), memory,
+    )  # fmt: skip
+    one = lambda tree: jax.tree.map(lambda a: a[None], tree)
+    kept = one(weights) if integrator.dense else None
+    first = Pieces(t0[None], one(observables), t0[None], jnp.zeros(1, int), kept)
+    return jax.tree.map(jnp.asarray, carry), first, verdict
+
+
+@eqx.filter_jit
+def _chunk(
+    integrator: Integrator,
+    carry: Carry,
+    ts: TimeSeries,
+    saved: Int[Array, ""],
+    end: Scalar,
+    cut: Bool[Array, ""],
+) -> Leg:
+    """At most CHUNK accepted steps, until the next one would end beyond ``end``, or is cut to it."""
+    problem, solver, rule = integrator.problem, integrator.solver, integrator.rule
+    term, order = integrator.term, integrator.order
+
+    def unfinished(leg: Leg) -> Bool[Array, ""]:
+        ahead = jnp.where(cut, leg.carry.t < end, leg.carry.t_next <= end)
+        return ahead & (leg.status == RUNNING) & (leg.made < CHUNK)
+
+    def attempt(leg: Leg) -> Leg:
+        c, k, buffers = leg.carry, leg.made, leg.buffers
+        near = 100 * jnp.finfo(end.dtype).eps * jnp.abs(end)
+        t_next = jnp.where(cut & (c.t_next > end - near), end, c.t_next)
+        weights, error, dense, solver_state, solved = solver.step(
+            term, c.t, t_next, c.weights, problem, c.solver, c.jumped
+        )
+        # A step that left the numbers' range has no error to speak of: it is infinitely large.
+        error = jax.tree.map(lambda e: jnp.where(jnp.isnan(e), jnp.inf, e), error)
+        accepted, t, proposed, jumped, controller, controlled = (
+            integrator.controller.adapt_step_size(
+                c.t, t_next, c.weights, weights, problem, error, order, c.controller
+            )
+        )
+        sizes = jnp.stack([_square(w) for w in weights])
+        finite = jnp.isfinite(sizes).all()  # the weights, and their norms
+        layer = jnp.argmin(jnp.isfinite(sizes)) + 1
+        keep = jnp.asarray(accepted) & finite
+        status = jnp.select(
+            [
+                accepted & ~finite,
+                accepted & (solved != diffrax.RESULTS.successful),
+                (controlled != diffrax.RESULTS.successful) | ((proposed <= t) & (t < end)),
+                c.tried + 1 >= integrator.max_steps,
+            ],
+            [DIVERGED, SOLVER_FAILED, STEP_TOO_SMALL, MAX_STEPS],
+            RUNNING,
+        )
+
+        spent = c.error + jnp.where(keep, _relative(error, jnp.sum(sizes)), 0)
+        observed = buffers.records
+        if rule is not None or integrator.saves == "steps":
+            nothing = jax.tree.map(lambda b: jnp.zeros_like(b[0]), buffers.records)
+            observe = lambda w: problem.observe(w, c.origin)
+            observed = lax.cond(keep, observe, lambda w: nothing, weights)
+        memory, stop = c.memory, leg.stop
+        if rule is not None:
+            memory, stop = rule.look(c.memory, Instant(jnp.asarray(t), observed, spent))
+            stop = Verdict(stop.holds & keep, jnp.asarray(stop.layer), jnp.asarray(stop.rule))
+            status = jnp.where(stop.holds, STOPPED, status)
+            keep &= ~stop.holds
+
+        pick = lambda condition, new, old: jax.tree.map(
+            lambda a, b: jnp.where(condition, a, b), new, old
+        )
+        new = (t, weights, solver_state, jnp.asarray(jumped), spent, memory)
+        old = (c.t, c.weights, c.solver, c.jumped, c.error, c.memory)
+        t_after, weights_after, solver_after, jumped, spent, memory = pick(keep, new, old)
+        # Where a rule holds, it is as if the step had not been tried: it will be cut short.
+        t_next_after, controller_after = pick(
+            stop.holds, (c.t_next, c.controller), (jnp.asarray(proposed), controller)
+        )
+        tried = c.tried + (~stop.holds).astype(int)
+        after = Carry(
+            t_after, t_next_after, weights_after, solver_after, controller_after, jumped,
+            c.origin, c.accepted + keep.astype(int), tried, spent, memory,
+        )  # fmt: skip
+
+        put = lambda buffer, value: jax.tree.map(
+            lambda b, v: b.at[k].set(jnp.where(keep, v, b[k])), buffer, value
+        )
+        saved, times, records = leg.saved, buffers.t, buffers.records
+        if integrator.saves == "steps":
+            times, records = put((times, records), (t, observed))
+        else:
+            curve = solver.interpolation_cls(t0=c.t, t1=t_next, **dense)
+
+            def due(loop: Any) -> Bool[Array, ""]:
+                return keep & (ts[loop[0]] <= t_next)
+
+            def save(loop: Any) -> Any:
+                n, times, records = loop
+                here = problem.observe(curve.evaluate(ts[n]), c.origin)
+                records = jax.tree.map(lambda b, o: b.at[n].set(o), records, here)
+                return n + 1, times.at[n].set(ts[n]), records
+
+            saved, times, records = lax.while_loop(due, save, (saved, times, records))
+        steps, attempts = put((buffers.steps, buffers.tried), (t, tried))
+        kept = put(buffers.weights, weights) if integrator.dense else None
+        buffers = Pieces(times, records, steps, attempts, kept)
+        evaluations = controller.evaluations if isinstance(controller, Count) else None
+        return Leg(
+            after, status, layer, evaluations, stop, t_next, k + keep.astype(int), saved, buffers
+        )
+
+    buffers = _buffers(integrator, carry, len(ts))
+    nothing = Verdict(jnp.asarray(False), jnp.asarray(0), jnp.asarray(0))
+    leg = Leg(
+        carry, jnp.asarray(RUNNING), jnp.asarray(0), _evaluations(carry), nothing, carry.t, jnp.asarray(0), saved,
+        buffers,
+    )  # fmt: skip
+    return lax.while_loop(unfinished, attempt, leg)
+
+
+@eqx.filter_jit
+def _locate(
+    integrator: Integrator, carry: Carry, t_next: Scalar, stop: Verdict
+) -> tuple[Scalar, Verdict]:
+    """Where in the step from the carry to t_next the rule begins to hold, by bisection.
+
+    ``stop`` is what it says at the step's end.
+    """
+    rule = integrator.rule
+    assert rule is not None
+    curve = step_curve(integrator, carry.t, t_next, carry.weights)
+    width = 4 * jnp.finfo(t_next.dtype).eps * t_next
+
+    def apart(loop: Any) -> Bool[Array, ""]:
+        left, right, _ = loop
+        return right - left > width
+
+    def halve(loop: Any) -> Any:
+        left, right, stop = loop
+        middle = left + (right - left) / 2
+        observed = integrator.problem.observe(curve.evaluate(middle), carry.origin)
+        _, now = rule.look(carry.memory, Instant(middle, observed, carry.error))
+        now = Verdict(now.holds, jnp.asarray(now.layer), jnp.asarray(now.rule))
+        pick = lambda a, b: jax.tree.map(lambda u, v: jnp.where(now.holds, u, v), a, b)
+        return pick((left, middle, now), (middle, right, stop))
+
+    _, t, stop = lax.while_loop(apart, halve, (carry.t, t_next, stop))
+    return t, stop
+
+
+@eqx.filter_jit
+def step_curve(
+    integrator: Integrator, t: Scalar, t_next: Scalar, weights: Weights
+) -> diffrax.AbstractLocalInterpolation:
+    """The solver's interpolant of one step, made again from where it began."""
+    solver, term, problem = integrator.solver, integrator.term, integrator.problem
+    state = solver.init(term, t, t_next, weights, problem)
+    _, _, dense, _, _ = solver.step(term, t, t_next, weights, problem, state, False)
+    return solver.interpolation_cls(t0=t, t1=t_next, **dense)
+
+
+def _with_tolerances(
+    solver: diffrax.AbstractSolver, controller: diffrax.AbstractStepSizeController
+) -> diffrax.AbstractSolver:
+    """An implicit solver's own equations, solved as accurately as the steps are, unless it says else.
+
+    What ``diffrax.diffeqsolve`` does as well.
+    """
+    if not isinstance(solver, diffrax.AbstractImplicitSolver):
+        return solver
+    open_ = diffrax.with_stepsize_controller_tols(optimistix.Chord)().rtol
+    finder: Any = solver.root_finder
+    for name in ("rtol", "atol", "norm"):
+        if getattr(finder, name) is open_:
+            finder = eqx.tree_at(lambda f, n=name: getattr(f, n), finder, getattr(controller, name))
+    return eqx.tree_at(lambda s: s.root_finder, solver, finder)
+
+
+def _buffers(integrator: Integrator, carry: Carry, saves: int) -> Pieces:
+    shapes = _shapes(integrator, carry)
+    records = saves if integrator.saves == "times" else CHUNK
+    zeros = lambda rows, tree: jax.tree.map(lambda s: jnp.zeros((rows, *s.shape), s.dtype), tree)
+    return Pieces(
+        *zeros(records, (shapes.t, shapes.records)),
+        *zeros(CHUNK, (shapes.steps, shapes.tried, shapes.weights)),
+    )
+
+
+def _shapes(integrator: Integrator, carry: Carry) -> Any:
+    """One row of each piece."""
+    observe = integrator.problem.observe
+    records = jax.eval_shape(observe, carry.weights, carry.origin)
+    struct: Any = lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype)
+    t, tried = struct(carry.t), struct(carry.tried)
+    weights = jax.tree.map(struct, carry.weights) if integrator.dense else None
+    return Pieces(t, records, t, tried, weights)
+
+
+def _cut(pieces: Pieces, records: slice, steps: slice) -> Pieces:
+    cut = lambda tree, rows: jax.tree.map(lambda a: np.asarray(a)[rows], tree)
+    return Pieces(
+        *cut((pieces.t, pieces.records), records),
+        *cut((pieces.steps, pieces.tried, pieces.weights), steps),
+    )
+
+
+def _padded(ts: np.ndarray) -> np.ndarray:
+    """With infinite times, to a length that many lists of times share: one program for them all."""
+    rows = 128 * (len(ts) // 128 + 1)
+    return np.append(ts, np.full(rows - len(ts), np.inf, ts.dtype))
+
+
+def _evaluations(carry: Carry) -> Any:
+    return carry.controller.evaluations if isinstance(carry.controller, Count) else None
+
+
+def _is_finite(tree: Weights) -> Bool[Array, ""]:
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
+
+
+def _square(tree: Any) -> Scalar:
+    return jnp.sum(jnp.stack([jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)]))
+
+
+def _relative(error: Any, size: Scalar) -> Scalar | float:
+    """‖error‖ / ‖W‖, where ``size`` is ‖W‖²; 0 for a solver that does not estimate it."""
+    if error is None:
+        return 0.0
+    return jnp.where(size > 0, jnp.sqrt(_square(error) / jnp.where(size > 0, size, 1)), 0)
+
+
+@eqx.filter_jit
+def _finite_flow(integrator: Integrator, weights: Weights) -> Bool[Array, " layers"]:
+    return jnp.stack([_is_finite(rate) for rate in integrator.problem.flow(weights)])

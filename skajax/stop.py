@@ -1,0 +1,381 @@
+"""Stop rules: when learning is done, or has begun, by a rule that means something.
+
+A rule looks at one instant after another, in order, and says whether it holds; a run with
+``until=rule`` ends at the first instant where it does. ``rule | other`` holds where either does, and
+``rule & other`` where both do at once. :func:`compare` asks of one run where each of several rules
+would have ended it, and what was left undone there.
+"""
+
+import abc
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from skajax._checks import is_traced, require, require_positive
+from skajax._numbers import as_arrays
+from skajax._types import Array, Bool, Count, PerLayer, Scalar, ScalarLike
+from skajax.observables import LABELS, Observables
+
+if TYPE_CHECKING:
+    import xarray
+
+    from skajax.trajectory import Trajectory
+
+__all__ = [
+    "AllOf",
+    "AnyOf",
+    "EntropyConverged",
+    "ErrorBudget",
+    "FlowConverged",
+    "Instant",
+    "ResidenceTime",
+    "Rule",
+    "StructureStart",
+    "Verdict",
+    "compare",
+]
+
+
+class Instant(NamedTuple):
+    """What a rule sees."""
+
+    t: Scalar
+    observables: Observables
+    """Of one instant: (layers,)."""
+    error: Scalar
+    """‖ΔW‖ / ‖W‖ so far: the sum of every step's own estimate of its error (see ErrorBudget)."""
+
+
+class Verdict(NamedTuple):
+    """What a rule says of an instant."""
+
+    holds: Bool[Array, ""]
+    layer: Count
+    """The layer that decided it, from 1; 0 where no single one did."""
+    rule: Count
+    """Which of the rule's ``names`` it was, from 0."""
+
+
+class Rule(eqx.Module):
+    """A condition on instants that are looked at in order; what it must remember is its memory."""
+
+    @abc.abstractmethod
+    def start(self, layers: int, dtype: Any) -> Any:
+        """The memory before the first instant: a pytree of arrays."""
+
+    @abc.abstractmethod
+    def look(self, memory: Any, instant: Instant) -> tuple[Any, Verdict]:
+        """The memory after an instant, and whether the rule holds there."""
+
+    def names(self) -> tuple[str, ...]:
+        """What the rules in here are called."""
+        numbers = (f"{name}={_plain(value)}" for name, value in vars(self).items())
+        return (f"{type(self).__name__}({', '.join(numbers)})",)
+
+    def __or__(self, other: "Rule") -> "AnyOf":
+        """Where either holds."""
+        return AnyOf(self, other)
+
+    def __and__(self, other: "Rule") -> "AllOf":
+        """Where both hold at once."""
+        return AllOf(self, other)
+
+
+class StructureStart(Rule):
+    """The Tensor Net's rate has crossed zero: dNet/dt = Σ (D + ∇_z H) ż = 0 (eq. 8, section 3.3).
+
+    The paper reads the crossing as the start of structured learning. In the published sign, of
+    ``layer`` (from 1), or, with None, of the first layer that crosses; holds from there on.
+    """
+
+    layer: int | None = eqx.field(static=True, default=None)
+
+    def __check_init__(self) -> None:
+        """Refuse what is no layer."""
+        number = isinstance(self.layer, int) and not isinstance(self.layer, bool)
+        require(
+            self.layer is None or (number and self.layer >= 1),
+            "layer",
+            "be a layer's number, from 1, or None for any",
+            f"it was {self.layer!r}",
+        )
+
+    def start(self, layers: int, dtype: Any) -> tuple[PerLayer, Bool[Array, " layers"]]:
+        """The last sign of each layer's Net, and whether it has changed."""
+        require(
+            self.layer is None or self.layer <= layers,
+            "layer",
+            f"be one of the network's {layers} layers",
+            f"it was {self.layer}",
+        )
+        return jnp.zeros(layers, dtype), jnp.zeros(layers, bool)
+
+    def look(self, memory: Any, instant: Instant) -> tuple[Any, Verdict]:
+        """A change of sign; a zero is no sign."""
+        before, crossed = memory
+        sign = jnp.sign(instant.observables.tensor_net_rate)
+        crossed = crossed | (before * sign < 0)
+        seen = crossed if self.layer is None else crossed & _only(crossed, self.layer)
+        verdict = Verdict(seen.any(), jnp.argmax(seen) + 1, jnp.asarray(0))
+        return (jnp.where(sign == 0, before, sign), crossed), verdict
+
+
+class FlowConverged(Rule):
+    """Every layer's flow is below a fraction of its own peak so far: ‖Φ‖ < fraction · max ‖Φ‖."""
+
+    fraction: ScalarLike = 0.1
+
+    def __check_init__(self) -> None:
+        """Refuse a fraction that is none."""
+        require_positive("fraction", self.fraction, "a fraction of the peak, below 1")
+        if not is_traced(self.fraction):
+            below = float(self.fraction) < 1
+            require(below, "fraction", "be below 1", f"it was {self.fraction!r}")
+
+    def start(self, layers: int, dtype: Any) -> PerLayer:
+        """The peak of each layer's flow."""
+        return jnp.zeros(layers, dtype)
+
+    def look(self, memory: Any, instant: Instant) -> tuple[Any, Verdict]:
+        """The layer that decides is the last to come down."""
+        flow = instant.observables.flow_norm
+        peak = jnp.maximum(memory, flow)
+        return peak, _every(flow < self.fraction * peak, flow / jnp.where(peak > 0, peak, 1))
+
+
+class EntropyConverged(Rule):
+    """Every layer loses entropy at a relative rate below ``rate``, past its fastest: |Ḣ| < rate · H.
+
+    ``rate`` is per unit of time. Before learning sets in |Ḣ| is small as well, and still grows: only
+    a layer whose |Ḣ| has been larger before has converged.
+    """
+
+    rate: ScalarLike = 0.1
+
+    def __check_init__(self) -> None:
+        """Refuse a rate that is none."""
+        require_positive("rate", self.rate, "a relative rate per unit of time")
+
+    def start(self, layers: int, dtype: Any) -> PerLayer:
+        """The largest |Ḣ| of each layer."""
+        return jnp.zeros(layers, dtype)
+
+    def look(self, memory: Any, instant: Instant) -> tuple[Any, Verdict]:
+        """The layer that decides is the fastest that is left."""
+        speed, entropy = jnp.abs(instant.observables.entropy_rate), instant.observables.entropy
+        fastest = jnp.maximum(memory, speed)
+        done = (speed < fastest) & (speed <= self.rate * entropy)
+        return fastest, _every(done, speed / jnp.where(entropy > 0, entropy, 1))
+
+
+class ResidenceTime(Rule):
+    """Every layer's residence time ‖Z‖ / ‖Φ‖ (eq. 5) has reached ``time``.
+
+    It is the time in which knowledge would change by as much as there is of it.
+    """
+
+    time: ScalarLike
+
+    def __check_init__(self) -> None:
+        """Refuse a time that is none."""
+        require_positive("time", self.time, "a residence time")
+
+    def start(self, layers: int, dtype: Any) -> tuple[()]:
+        """Nothing to remember."""
+        return ()
+
+    def look(self, memory: Any, instant: Instant) -> tuple[Any, Verdict]:
+        """Where nothing flows (the published rule's first record), nothing is known."""
+        Z, flow = instant.observables.knowledge_norm, instant.observables.flow_norm
+        done = (flow > 0) & (self.time * flow <= Z)
+        return memory, _every(done, flow / jnp.where(Z > 0, Z, 1))
+
+
+class ErrorBudget(Rule):
+    """The estimated error of the weights has used up its budget: Σ ‖error of a step‖ / ‖W‖ > limit.
+
+    Adaptive steps: the solver's own embedded estimates. Fixed steps: those of Euler's method, half
+    the second difference of the weights, ‖W_{k+1} - 2 W_k + W_{k-1}‖ / 2. Relative, in the
+    Frobenius norm over all weights. A sum of local errors: it does not know how the flow
+    amplifies or damps them.
+    """
+
+    limit: ScalarLike
+
+    def __check_init__(self) -> None:
+        """Refuse a budget that is none."""
+        require_positive("limit", self.limit, "a relative error")
+
+    def start(self, layers: int, dtype: Any) -> tuple[()]:
+        """Nothing to remember: the method keeps the sum."""
+        return ()
+
+    def look(self, memory: Any, instant: Instant) -> tuple[Any, Verdict]:
+        """Of no layer in particular."""
+        return memory, Verdict(instant.error > self.limit, jnp.asarray(0), jnp.asarray(0))
+
+
+class AnyOf(Rule):
+    """Holds where any of the rules does; the first of those listed that hold is named."""
+
+    rules: tuple[Rule, ...]
+
+    def __init__(self, *rules: Rule) -> None:
+        """At least one rule."""
+        self.rules = _checked(rules)
+
+    def names(self) -> tuple[str, ...]:
+        """Those of the rules."""
+        return tuple(name for rule in self.rules for name in rule.names())
+
+    def start(self, layers: int, dtype: Any) -> tuple[Any, ...]:
+        """Every rule's memory."""
+        return tuple(rule.start(layers, dtype) for rule in self.rules)
+
+    def look(self, memory: Any, instant: Instant) -> tuple[Any, Verdict]:
+        """Every rule looks, so that none forgets."""
+        memories, verdicts = _look(self.rules, memory, instant)
+        holds = jnp.stack([verdict.holds for verdict in verdicts])
+        first = jnp.argmax(holds)
+        offsets = np.cumsum([0, *(len(rule.names()) for rule in self.rules[:-1])])
+        numbers = [o + v.rule for o, v in zip(offsets.tolist(), verdicts, strict=True)]
+        layers = jnp.stack([jnp.asarray(verdict.layer) for verdict in verdicts])
+        return memories, Verdict(holds.any(), layers[first], jnp.stack(numbers)[first])
+
+
+class AllOf(Rule):
+    """Holds where all of the rules do at once; its layer is that of the last to begin to hold."""
+
+    rules: tuple[Rule, ...]
+
+    def __init__(self, *rules: Rule) -> None:
+        """At least one rule."""
+        self.rules = _checked(rules)
+
+    def names(self) -> tuple[str, ...]:
+        """One name, of all."""
+        return (" & ".join(" | ".join(rule.names()) for rule in self.rules),)
+
+    def start(self, layers: int, dtype: Any) -> tuple[Any, ...]:
+        """Every rule's memory, and for how long it has held."""
+        memories = tuple(rule.start(layers, dtype) for rule in self.rules)
+        return memories, jnp.zeros(len(self.rules), int)
+
+    def look(self, memory: Any, instant: Instant) -> tuple[Any, Verdict]:
+        """Every rule looks, so that none forgets."""
+        memories, held = memory
+        memories, verdicts = _look(self.rules, memories, instant)
+        holds = jnp.stack([verdict.holds for verdict in verdicts])
+        held = jnp.where(holds, held + 1, 0)
+        layers = jnp.stack([jnp.asarray(verdict.layer) for verdict in verdicts])
+        verdict = Verdict(holds.all(), layers[jnp.argmin(held)], jnp.asarray(0))
+        return (memories, held), verdict
+
+
+def compare(run: "Trajectory", rules: Sequence[Rule]) -> "xarray.Dataset":
+    """When each rule would have ended this run, and what it would have left undone.
+
+    Looks at the run's records, in order (their spacing is the resolution; after the run, an
+    ErrorBudget has nothing to look at, and is refused). Dimensions ``rule`` and ``layer``:
+
+    - ``fired``, and ``t`` and ``layer_that_decided`` (0: none) where it did; NaN where it never did;
+    - ``entropy_left`` = (H(t) - H(end)) / (H(0) - H(end)): the share of the run's loss of entropy
+      that was still to come, per layer;
+    - ``flow_left`` = ‖Φ(t)‖ / max ‖Φ‖, per layer;
+    - ``time_saved`` = 1 - t / t_end.
+    """
+    import xarray as xr
+
+    rules = _checked(tuple(rules))
+    names = [" | ".join(rule.names()) for rule in rules]
+    budget = any(
+        isinstance(node, ErrorBudget)
+        for node in jax.tree.leaves(rules, is_leaf=lambda node: isinstance(node, ErrorBudget))
+    )
+    require(not budget, "rules", "be read off records", "an ErrorBudget can only run with a method")
+    require(np.ndim(run.t) == 1 and len(run.t) >= 1, "run", "be one run", "it was a batch or empty")
+    t = np.asarray(run.t)
+    series = Observables(**{name: jnp.asarray(getattr(run, name)) for name in LABELS})
+    said = [
+        _watch(as_arrays(rule, series.entropy.dtype), jnp.asarray(t), series)[1] for rule in rules
+    ]
+    fired = np.asarray([verdict.holds.any() for verdict in said])
+    at = np.asarray([verdict.holds.argmax() if verdict.holds.any() else -1 for verdict in said])
+    layer = np.asarray([jnp.asarray(verdict.layer)[k] for verdict, k in zip(said, at, strict=True)])
+    H, flow = np.asarray(run.entropy, float), np.asarray(run.flow_norm, float)
+    lost, peak = H[0] - H[-1], flow.max(axis=0)
+    share = np.divide(H[at] - H[-1], lost, out=np.zeros_like(H[at]), where=lost != 0)
+    still = np.divide(flow[at], peak, out=np.zeros_like(flow[at]), where=peak != 0)
+    only = lambda values: np.where(fired.reshape(-1, *[1] * (values.ndim - 1)), values, np.nan)
+    end = float(t[-1])
+    return xr.Dataset(
+        {
+            "fired": ("rule", fired),
+            "t": ("rule", only(t[at].astype(float)), {"long_name": "time", "units": "time"}),
+            "layer_that_decided": ("rule", np.where(fired, layer, 0)),
+            "entropy_left": (("rule", "layer"), only(share)),
+            "flow_left": (("rule", "layer"), only(still)),
+            "time_saved": ("rule", only(1 - t[at] / end if end else 0 * t[at])),
+        },
+        {"rule": names, "layer": np.arange(1, H.shape[1] + 1)},
+        {"method": run.method, "t_end": end},
+    )
+
+
+def replay(rule: Rule | None, t: Array, series: Observables, records: int) -> Any:
+    """The memory of a rule that has looked at the first so many records of a run."""
+    if rule is None:
+        return None
+    if records == 0:
+        return rule.start(series.entropy.shape[-1], series.entropy.dtype)
+    memory, _ = _watch(rule, *jax.tree.map(lambda a: jnp.asarray(a)[:records], (t, series)))
+    return memory
+
+
+@eqx.filter_jit
+def _watch(rule: Rule, t: Array, series: Observables) -> tuple[Any, Verdict]:
+    """What the rule says of every record, and remembers after the last."""
+
+    def look(memory: Any, record: tuple[Scalar, Observables]) -> tuple[Any, Verdict]:
+        time, observables = record
+        memory, verdict = rule.look(memory, Instant(time, observables, jnp.zeros_like(time)))
+        return memory, Verdict(*map(jnp.asarray, verdict))
+
+    memory = rule.start(series.entropy.shape[-1], series.entropy.dtype)
+    return jax.lax.scan(look, memory, (t, series))
+
+
+def _look(
+    rules: tuple[Rule, ...], memories: tuple[Any, ...], instant: Instant
+) -> tuple[tuple[Any, ...], tuple[Verdict, ...]]:
+    looked = [rule.look(m, instant) for rule, m in zip(rules, memories, strict=True)]
+    return tuple(memory for memory, _ in looked), tuple(verdict for _, verdict in looked)
+
+
+def _every(done: Bool[Array, " layers"], slowest: PerLayer) -> Verdict:
+    """Holds where every layer is done; the layer that decides is the slowest."""
+    return Verdict(done.all(), jnp.argmax(slowest) + 1, jnp.asarray(0))
+
+
+def _only(layers: Bool[Array, " layers"], layer: int) -> Bool[Array, " layers"]:
+    return jnp.arange(layers.shape[0]) == layer - 1
+
+
+def _checked(rules: tuple[Any, ...]) -> tuple[Rule, ...]:
+    require(
+        len(rules) >= 1 and all(isinstance(rule, Rule) for rule in rules),
+        "rules",
+        "be at least one stop rule, such as FlowConverged(0.1)",
+        f"they were {rules!r}",
+    )
+    return rules
+
+
+def _plain(value: Any) -> str:
+    if value is None or isinstance(value, int):
+        return str(value)
+    return "?" if is_traced(value) else f"{float(value):.6g}"

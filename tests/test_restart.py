@@ -1,0 +1,323 @@
+"""A run that goes on is the run that never stopped: extended in memory, or from a checkpoint."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import diffrax
+import jax
+import numpy as np
+import optax
+import pytest
+
+import skajax as ska
+from skajax import stop
+from skajax.methods import _checkpoint
+from skajax.observables import LABELS
+
+KEY = jax.random.key(7)
+X = jax.random.uniform(KEY, (10, 8))
+NETWORK = ska.mlp([6, 4], scale=0.3)
+WEIGHTS = NETWORK.init(jax.random.key(1), X)
+ADAPTIVE = ska.Adaptive(rtol=1e-5, atol=1e-7)
+T = np.linspace(0, 3, 31)
+
+
+def run(method, weights=WEIGHTS, x=X, **options):
+    return ska.simulate(NETWORK, weights, x, method, **options)
+
+
+def assert_same(got, want):
+    """Bit for bit, everything."""
+    for name in ("t", *LABELS):
+        np.testing.assert_array_equal(getattr(got, name), getattr(want, name), name)
+    parts = lambda r: jax.tree.leaves((r.final, r.stats, r.outcome))
+    for a, b in zip(parts(got), parts(want), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert (got.path is None) == (want.path is None)
+    if got.path is not None:
+        for a, b in zip(jax.tree.leaves(got.path), jax.tree.leaves(want.path), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+# A method, what asks for a part of the run, what for the rest, and what for the whole.
+ENDS = {
+    "Euler": (ska.Euler(0.01), {"t1": 1.5}, {"t1": 3.0}, {"t1": 3.0}),
+    "Euler, by steps": (ska.Euler(0.01), {"steps": 1}, {"steps": 300}, {"steps": 300}),
+    "Published": (ska.Published(0.01), {"t1": 1.3}, {"t1": 3.0}, {"t1": 3.0}),
+    "Adam": (ska.Descent(optax.adam(0.01)), {"steps": 7}, {"steps": 200}, {"steps": 200}),
+    "scheduled SGD with momentum": (
+        ska.Descent(optax.sgd(optax.cosine_decay_schedule(0.1, 150), momentum=0.5)),
+        {"steps": 140},
+        {"steps": 160},
+        {"steps": 160},
+    ),
+    "Adaptive": (
+        ADAPTIVE,
+        {"t1": T[10], "save_at": T[:11]},
+        {"t1": T[-1], "save_at": T[11:]},
+        {"t1": T[-1], "save_at": T},
+    ),
+    "Adaptive, onwards": (
+        ADAPTIVE,
+        {"t1": 1.0, "save_at": [0.0, 0.5, 1.0]},
+        {"t1": 2.0},
+        {"t1": 2.0, "save_at": [0.0, 0.5, 1.0, 1.5, 2.0]},
+    ),
+    "Adaptive, steps": (
+        ADAPTIVE,
+        {"t1": 1.0, "save_at": "steps"},
+        {"t1": 3.0},
+        {"t1": 3.0, "save_at": "steps"},
+    ),
+    "Adaptive, end": (
+        ADAPTIVE,
+        {"t1": 1.0, "save_at": "end"},
+        {"t1": 3.0},
+        {"t1": 3.0, "save_at": "end"},
+    ),
+    "Adaptive, dense": (
+        ADAPTIVE,
+        {"t1": 1.0, "save_at": "end", "dense": True},
+        {"t1": 3.0},
+        {"t1": 3.0, "save_at": "end", "dense": True},
+    ),
+    "Dopri8": (
+        ska.Adaptive(diffrax.Dopri8(), controller=diffrax.PIDController(1e-4, 1e-6)),
+        {"t1": 0.7, "save_at": "steps"},
+        {"t1": 3.0},
+        {"t1": 3.0, "save_at": "steps"},
+    ),
+    "constant Heun": (
+        ska.Adaptive(diffrax.Heun(), controller=diffrax.ConstantStepSize(), dt0=0.07),
+        {"t1": 1.0, "save_at": "steps"},
+        {"t1": 3.0},
+        {"t1": 3.0, "save_at": "steps"},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ENDS)
+def test_an_extended_run_is_the_run_that_never_stopped(case):
+    method, part, rest, whole = ENDS[case]
+    short = run(method, **part)
+    before = jax.tree.map(np.array, (short.t, short.entropy, short.final))
+    assert_same(ska.extend(short, **rest), run(method, **whole))
+    for a, b in zip(
+        jax.tree.leaves(before),
+        jax.tree.leaves((short.t, short.entropy, short.final)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("method", [ska.Euler(0.01), ska.Published(0.01), ADAPTIVE])
+def test_extensions_add_up(method):
+    steps = {"save_at": "steps"} if method is ADAPTIVE else {}
+    extended = ska.extend(ska.extend(run(method, t1=0.5, **steps), 1.1), 3.0)
+    assert_same(extended, run(method, t1=3.0, **steps))
+
+
+@pytest.mark.parametrize("method", [ska.Euler(0.01), ska.Published(0.01), ADAPTIVE])
+def test_a_run_that_a_rule_has_ended_goes_on(method):
+    steps = {"save_at": "steps"} if method is ADAPTIVE else {}
+    rule = stop.ResidenceTime(0.5)
+    ended = run(method, t1=3.0, until=rule, **steps)
+    assert ended.outcome.stopped
+    assert_same(ska.extend(ended, 3.0), run(method, t1=3.0, **steps))
+
+
+@pytest.mark.parametrize("method", [ska.Euler(0.01), ADAPTIVE])
+def test_a_rule_remembers_what_came_before_the_extension(method):
+    # Of the peak, which lies in the first part, the second alone knows nothing.
+    rule = stop.FlowConverged(0.5)
+    whole = run(method, t1=9.0, until=rule)
+    assert whole.outcome.stopped
+    t_peak = max(p.t for p in ska.landmarks.peaks(whole))
+    part = round(t_peak + 0.5, 2)
+    assert part < float(whole.final.t)
+    extended = ska.extend(run(method, t1=part), 9.0, until=rule)
+    assert extended.outcome.stopped
+    # An adaptive run has looked at its steps, and of an extended one the first part at its records.
+    tolerance = 0 if method is not ADAPTIVE else 1e-3
+    assert float(extended.final.t) == pytest.approx(float(whole.final.t), abs=tolerance)
+
+
+def test_a_reduced_run_goes_on_reduced(x64):
+    x = jax.random.uniform(KEY, (20, 784), float)
+    network = ska.mlp([64, 5])
+    weights = network.init(jax.random.key(0), x)
+    short = ska.simulate(network, weights, x, ska.Euler(0.01), 0.1, reduction="full")
+    assert int(short.stats.rank) < 784
+    extended = ska.extend(short, 0.3)
+    assert int(extended.stats.rank) == int(short.stats.rank)
+    assert extended.final.weights[0].W.shape == (784, 64)
+    whole = ska.simulate(network, weights, x, ska.Euler(0.01), 0.3, reduction="full")
+    np.testing.assert_array_equal(extended.weight_norm, whole.weight_norm)
+    np.testing.assert_array_equal(extended.final.weights[0].W, whole.final.weights[0].W)
+
+
+def _loaded(tmp_path):
+    run(ska.Euler(0.1), t1=0.5).save(tmp_path / "run.nc")
+    return ska.load(tmp_path / "run.nc")
+
+
+BAD = {
+    "from a file": (lambda p: ska.extend(_loaded(p), 1.0), "run", "read from a file"),
+    "sliced": (
+        lambda p: ska.extend(jax.tree.map(lambda a: a, run(ska.Euler(0.1), t1=0.5)), 1.0),
+        "run",
+        "as simulate returned it",
+    ),
+    "failed": (
+        lambda p: ska.extend(run(ska.Adaptive(max_steps=2), t1=9.0), 10.0),
+        "run",
+        "max_steps",
+    ),
+    "backwards": (lambda p: ska.extend(run(ska.Euler(0.1), t1=0.5), 0.3), "t1", "beyond"),
+    "to where it is": (lambda p: ska.extend(run(ADAPTIVE, t1=0.5), 0.5), "t1", "beyond"),
+    "no end": (lambda p: ska.extend(run(ADAPTIVE, t1=0.5)), "t1", "given"),
+    "old times": (
+        lambda p: ska.extend(run(ADAPTIVE, t1=0.5), 1.0, save_at=[0.2, 1.0]),
+        "save_at",
+        "increase|beyond",
+    ),
+    "a number": (lambda p: ska.extend(3.0, 1.0), "run", "Trajectory"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_cannot_go_on_says_why(untyped, tmp_path, case):
+    go_on, argument, word = BAD[case]
+    with pytest.raises(ValueError, match=f"Argument {argument} must .*({word})"):
+        go_on(tmp_path)
+
+
+class Killed(Exception):
+    """What a kill would be."""
+
+
+CHECKPOINTED = {
+    "Euler": (ska.Euler(0.001), {"t1": 0.6}),
+    "Published": (ska.Published(0.001), {"t1": 0.6}),
+    "Adam": (ska.Descent(optax.adam(0.001)), {"steps": 600}),
+    "noisy": (ska.Descent(optax.chain(optax.add_noise(0.1, 0.5, 3), optax.sgd(0.01))), {"steps": 600}),
+    "Adaptive": (ska.Adaptive(rtol=1e-6, atol=1e-10), {"t1": 40.0, "save_at": "steps"}),
+    "Adaptive, times": (
+        ska.Adaptive(rtol=1e-6, atol=1e-10),
+        {"t1": 40.0, "save_at": np.linspace(0, 40, 300)},
+    ),
+    "Adaptive, dense": (
+        ska.Adaptive(rtol=1e-6, atol=1e-10),
+        {"t1": 40.0, "save_at": "end", "dense": True},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CHECKPOINTED)
+def test_a_checkpointed_run_goes_on_to_the_same_bits(tmp_path, monkeypatch, case):
+    method, span = CHECKPOINTED[case]
+    straight = run(method, **span)
+    monkeypatch.setattr(_checkpoint, "INTERVAL", 0.0)
+    path, write = tmp_path / "long.nc", _checkpoint.Checkpoint.write
+    writes = []
+
+    def write_and_die(self, *args, **kwargs):
+        write(self, *args, **kwargs)
+        writes.append(path.exists())
+        raise Killed
+
+    monkeypatch.setattr(_checkpoint.Checkpoint, "write", write_and_die)
+    for _ in range(3):
+        with pytest.raises(Killed):
+            run(method, checkpoint=path, **span)
+    assert writes == [True] * 3
+    monkeypatch.setattr(_checkpoint.Checkpoint, "write", write)
+    assert_same(run(method, checkpoint=path, **span), straight)
+    assert_same(run(method, checkpoint=path, **span), straight)  # from the end
+    assert [file.name for file in tmp_path.iterdir()] == ["long.nc"]
+
+
+def test_a_checkpoint_serves_a_later_end(tmp_path):
+    path = tmp_path / "long.nc"
+    run(ska.Euler(0.01), t1=1.0, checkpoint=path)
+    longer = run(ska.Euler(0.01), t1=3.0, checkpoint=path)
+    assert_same(longer, run(ska.Euler(0.01), t1=3.0))
+    with pytest.raises(ValueError, match=r"checkpoint must be of at most 200 steps, but .* 300"):
+        run(ska.Euler(0.01), t1=2.0, checkpoint=path)
+
+
+FOREIGN = {
+    "other weights": {"weights": jax.tree.map(lambda w: 2 * w, WEIGHTS)},
+    "other inputs": {"x": 2 * X},
+    "other step": {"method": ska.Euler(0.02)},
+    "other method": {"method": ska.Published(0.01)},
+    "with a rule": {"until": stop.ResidenceTime(0.5)},
+}
+
+
+@pytest.mark.parametrize("case", FOREIGN)
+def test_a_foreign_checkpoint_is_refused_and_left_alone(tmp_path, case):
+    path = tmp_path / "long.nc"
+    run(ska.Euler(0.01), t1=1.0, checkpoint=path)
+    before = path.read_bytes()
+    options = {"method": ska.Euler(0.01), "t1": 2.0, "checkpoint": path} | FOREIGN[case]
+    with pytest.raises(ValueError, match="Argument checkpoint must be that of this very run"):
+        run(**options)
+    assert path.read_bytes() == before
+
+
+def test_damaged_and_other_files_are_refused_and_left_alone(tmp_path):
+    good, bad = tmp_path / "good.nc", tmp_path / "bad.nc"
+    run(ska.Euler(0.01), t1=1.0, checkpoint=good)
+    run(ska.Euler(0.01), t1=1.0).save(tmp_path / "run.nc")
+    whole = good.read_bytes()
+    for content, word in (
+        (whole[: len(whole) // 2], "could not be read"),
+        (b"", "could not be read"),
+        (b"not a file of ours", "could not be read"),
+        ((tmp_path / "run.nc").read_bytes(), "format was"),
+    ):
+        bad.write_bytes(content)
+        with pytest.raises(ValueError, match=f"Argument checkpoint must .*{word}"):
+            run(ska.Euler(0.01), t1=2.0, checkpoint=bad)
+        assert bad.read_bytes() == content
+    for path in (tmp_path, tmp_path / "none" / "long.nc"):
+        with pytest.raises(ValueError, match="Argument checkpoint must be a file in a folder"):
+            run(ska.Euler(0.01), t1=2.0, checkpoint=path)
+
+
+CHILD = """
+import sys
+import jax, numpy as np
+import skajax as ska
+from skajax.methods import _checkpoint
+_checkpoint.INTERVAL = 0.0
+x = jax.random.uniform(jax.random.key(7), (10, 8))
+network = ska.mlp([6, 4], scale=0.3)
+weights = network.init(jax.random.key(1), x)
+print("ready", flush=True)
+path = sys.argv[1] if sys.argv[1] != "none" else None
+run = ska.simulate(network, weights, x, ska.Euler(1e-4), t1=1.0, checkpoint=path)
+np.savez(sys.argv[2], t=run.t, H=run.entropy, net=run.tensor_net, W=run.final.weights[0].W)
+"""
+
+
+def test_killed_at_any_moment_it_resumes_to_the_same_bits(tmp_path):
+    command = [sys.executable, "-c", CHILD]
+    subprocess.run([*command, "none", tmp_path / "straight.npz"], check=True, capture_output=True)
+    path, end = tmp_path / "long.nc", tmp_path / "resumed.npz"
+    waits = np.random.default_rng(0).uniform(0.1, 1.5, 3)
+    killed = 0
+    for wait in waits:
+        with subprocess.Popen([*command, path, end], stdout=subprocess.PIPE) as child:
+            assert child.stdout.readline()
+            time.sleep(wait)
+            child.send_signal(signal.SIGKILL)
+        killed += child.returncode == -signal.SIGKILL
+    assert killed
+    subprocess.run([*command, path, end], check=True, capture_output=True)
+    straight, resumed = np.load(tmp_path / "straight.npz"), np.load(end)
+    for name in straight:
+        np.testing.assert_array_equal(resumed[name], straight[name])

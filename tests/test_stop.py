@@ -1,0 +1,255 @@
+"""Stop rules: each fires where NumPy says that it should, on every method."""
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import skajax as ska
+from skajax import stop
+from skajax.methods._method import STOPPED
+
+KEY = jax.random.key(5)
+X = jax.random.uniform(KEY, (12, 9))
+NETWORK = ska.mlp([7, 5, 3], scale=0.3)
+WEIGHTS = NETWORK.init(jax.random.key(1), X)
+EULER = ska.Euler(0.02)
+METHODS = {
+    "Euler": (EULER, {"t1": 6.0}),
+    "Published": (ska.Published(0.02), {"t1": 6.0}),
+    "Descent": (ska.Descent(optax.sgd(0.02)), {"steps": 300}),
+    "Adaptive": (ska.Adaptive(), {"t1": 6.0, "save_at": np.linspace(0, 6, 301)}),
+}
+
+
+def run(method=EULER, weights=WEIGHTS, **options):
+    span = {} if "steps" in options else {"t1": 6.0}
+    return ska.simulate(NETWORK, weights, X, method, **span | options)
+
+
+def first(condition):
+    """The first record where a condition holds, of (times,) or (times, layers)."""
+    held = np.asarray(condition)
+    return int(np.argmax(held.all(axis=-1) if held.ndim == 2 else held))
+
+
+def flow_converged(full, fraction):
+    flow = np.asarray(full.flow_norm)
+    return first(flow < fraction * np.maximum.accumulate(flow, axis=0))
+
+
+def entropy_converged(full, rate):
+    speed, H = np.abs(np.asarray(full.entropy_rate)), np.asarray(full.entropy)
+    return first((speed < np.maximum.accumulate(speed, axis=0)) & (speed <= rate * H))
+
+
+def residence(full, time):
+    Z, flow = np.asarray(full.knowledge_norm), np.asarray(full.flow_norm)
+    return first((flow > 0) & (time * flow <= Z))
+
+
+def structure(full, layer):
+    rate = np.asarray(full.tensor_net_rate)
+    crossed = np.zeros_like(rate, bool)
+    crossed[1:] = np.cumsum(rate[1:] * rate[:-1] < 0, axis=0) > 0
+    return first(crossed.any(axis=1) if layer is None else crossed[:, layer - 1])
+
+
+RULES = {
+    "flow": (stop.FlowConverged(0.6), lambda full: flow_converged(full, 0.6)),
+    "entropy": (stop.EntropyConverged(0.5), lambda full: entropy_converged(full, 0.5)),
+    "residence": (stop.ResidenceTime(1.0), lambda full: residence(full, 1.0)),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("rule", RULES)
+def test_a_rule_ends_the_run_where_its_records_say(name, rule):
+    method, span = METHODS[name]
+    rule, find = RULES[rule]
+    full = run(method, **span)
+    k = find(full)
+    assert 0 < k < len(full.t) - 1  # else the test shows nothing
+    ended = run(method, until=rule, **span)
+    assert ended.outcome.stopped and not ended.outcome.completed
+    assert str(ended.outcome).startswith(f"stopped at t = {float(ended.final.t):.6g} by")
+    assert rule.names()[0] in str(ended.outcome)
+    np.testing.assert_array_equal(ended.t[-1], ended.final.t)
+    if name == "Adaptive":  # between two records, where it begins to hold
+        assert full.t[k - 1] < ended.final.t <= full.t[k] * (1 + 1e-6)
+    else:
+        assert int(ended.outcome.step) == k == len(ended.t) - 1
+        np.testing.assert_array_equal(ended.t, full.t[: k + 1])
+        np.testing.assert_array_equal(ended.entropy, full.entropy[: k + 1])
+    found = stop.compare(full, [rule])
+    assert found.fired.item() and found.t.item() == pytest.approx(float(full.t[k]))
+
+
+def test_structure_starts_at_the_first_crossing(x64):
+    x, weights = X.astype(float), jax.tree.map(lambda w: w.astype(float), WEIGHTS)
+    method = ska.Adaptive(rtol=1e-9, atol=1e-11)
+    full = ska.simulate(NETWORK, weights, x, method, 6.0, dense=True, save_at="end")
+    crossings = sorted(ska.landmarks.crossings(full), key=lambda c: c.t)
+    assert crossings
+    ended = ska.simulate(NETWORK, weights, x, method, 6.0, until=stop.StructureStart())
+    assert float(ended.final.t) == pytest.approx(crossings[0].t, abs=1e-7)
+    assert int(ended.outcome.layer) == crossings[0].layer
+    records = run()
+    k = structure(records, None)
+    assert k > 0
+    assert run(until=stop.StructureStart()).t[-1] == records.t[k]
+
+
+def test_the_state_is_that_of_the_stop(x64):
+    x, weights = X.astype(float), jax.tree.map(lambda w: w.astype(float), WEIGHTS)
+    method = ska.Adaptive(rtol=1e-10, atol=1e-12)
+    ended = ska.simulate(NETWORK, weights, x, method, 6.0, until=stop.ResidenceTime(1.0))
+    straight = ska.simulate(NETWORK, weights, x, method, ended.final.t, save_at="end")
+    for got, want in zip(
+        jax.tree.leaves(ended.final.weights), jax.tree.leaves(straight.final.weights), strict=True
+    ):
+        np.testing.assert_allclose(got, want, atol=1e-9)
+    # There, the rule begins to hold.
+    residence = ended.knowledge_norm[-1] / ended.flow_norm[-1]
+    assert float(residence.min()) == pytest.approx(1.0, abs=1e-7)
+
+
+def test_any_ends_with_the_first_and_all_with_the_last():
+    early, late = stop.ResidenceTime(0.5), stop.ResidenceTime(1.0)
+    t_early, t_late = (float(run(until=rule).final.t) for rule in (early, late))
+    assert t_early < t_late
+    either = run(until=late | early)
+    assert float(either.final.t) == t_early
+    assert int(either.outcome.rule) == 1 and early.names()[0] in str(either.outcome)
+    both = run(until=late & early)
+    assert float(both.final.t) == t_late
+    assert int(both.outcome.rule) == 0
+    nested = run(until=stop.FlowConverged(1e-3) | (late & early))
+    assert float(nested.final.t) == t_late
+    assert str(nested.outcome).count("&") == 1
+
+
+def test_the_error_budget_counts_second_differences_of_the_weights(x64):
+    x, weights = X.astype(float), jax.tree.map(lambda w: w.astype(float), WEIGHTS)
+    dt, steps = 0.02, 60
+    flat = [jax.flatten_util.ravel_pytree(weights)[0]]
+    for _ in range(steps):
+        run_ = ska.simulate(NETWORK, weights, x, ska.Euler(dt), steps=1)
+        weights = run_.final.weights
+        flat.append(jax.flatten_util.ravel_pytree(weights)[0])
+    W = np.asarray(flat)
+    norm = np.linalg.norm(W, axis=1)
+    each = np.linalg.norm(W[2:] - 2 * W[1:-1] + W[:-2], axis=1) / norm[1:-1] / 2
+    spent = np.concatenate([[0, 0], np.cumsum(each)])
+    limit = spent[40] * (1 + 1e-9)
+    start = jax.tree.map(lambda w: w.astype(float), WEIGHTS)
+    ended = ska.simulate(
+        NETWORK, start, x, ska.Euler(dt), steps=steps, until=stop.ErrorBudget(limit)
+    )
+    assert int(ended.outcome.step) == 41
+    # An adaptive run spends within its tolerance, step by step.
+    loose = ska.Adaptive(rtol=1e-3, atol=1e-5)
+    ended = ska.simulate(NETWORK, start, x, loose, 6.0, until=stop.ErrorBudget(1e-4))
+    assert ended.outcome.stopped
+    tight = ska.Adaptive(rtol=1e-9, atol=1e-11)
+    unspent = ska.simulate(NETWORK, start, x, tight, 6.0, until=stop.ErrorBudget(1e-4))
+    assert unspent.outcome.completed
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_rule_that_never_fires_is_named_with_what_to_do(name):
+    method, span = METHODS[name]
+    result = run(method, until=stop.FlowConverged(1e-6), **span)
+    assert result.outcome.completed and int(result.outcome.rule) == -1
+    for word in ("FlowConverged(fraction=1e-06)", "never held", "Try a later end"):
+        assert word in str(result.outcome)
+
+
+def test_a_rule_that_holds_at_once_ends_before_the_first_step():
+    for method, span in METHODS.values():
+        if isinstance(method, ska.Published):
+            continue  # whose first record has no flow
+        result = run(method, until=stop.ResidenceTime(1e-6), **span)
+        assert result.outcome.stopped
+        assert len(result.t) == 1 and float(result.final.t) == 0
+        np.testing.assert_array_equal(result.final.weights[0].W, WEIGHTS[0].W)
+
+
+@pytest.mark.parametrize("method", [EULER, ska.Published(0.02)])
+def test_lanes_stop_each_for_itself(method):
+    scales = jnp.asarray([0.5, 1.0, 2.0])
+    rule = stop.FlowConverged(0.7) | stop.ResidenceTime(0.8)
+
+    def lane(scale):
+        weights = jax.tree.map(lambda w: scale * w, WEIGHTS)
+        return ska.simulate(NETWORK, weights, X, method, steps=300, until=rule)
+
+    batch = jax.jit(jax.vmap(lane))(scales)
+    ends = set()
+    for n, scale in enumerate(scales):
+        single = lane(scale)
+        assert single.outcome.stopped
+        assert int(batch.outcome.code[n]) == STOPPED
+        assert int(batch.outcome.step[n]) == int(single.outcome.step)
+        assert int(batch.outcome.layer[n]) == int(single.outcome.layer)
+        assert int(batch.outcome.rule[n]) == int(single.outcome.rule)
+        np.testing.assert_allclose(batch.final.t[n], single.final.t, rtol=1e-6)
+        np.testing.assert_allclose(batch.final.Z[-1][n], single.final.Z[-1], rtol=1e-4, atol=1e-5)
+        kept = len(single.t)
+        np.testing.assert_allclose(batch.entropy[n][:kept], single.entropy, rtol=1e-5)
+        assert np.isnan(np.asarray(batch.entropy[n][kept:])).all()
+        ends.add(kept)
+    assert len(ends) > 1
+
+
+def test_comparison_tells_what_was_left_undone():
+    full = run()
+    early, never = stop.ResidenceTime(0.5), stop.FlowConverged(1e-6)
+    table = stop.compare(full, [early, never])
+    k = residence(full, 0.5)
+    H, flow = np.asarray(full.entropy, float), np.asarray(full.flow_norm, float)
+    np.testing.assert_array_equal(table.fired, [True, False])
+    np.testing.assert_allclose(table.t, [full.t[k], np.nan])
+    np.testing.assert_allclose(table.entropy_left[0], (H[k] - H[-1]) / (H[0] - H[-1]))
+    np.testing.assert_allclose(table.flow_left[0], flow[k] / flow.max(axis=0))
+    np.testing.assert_allclose(table.time_saved, [1 - full.t[k] / full.t[-1], np.nan], rtol=1e-6)
+    assert int(table.layer_that_decided[1]) == 0 and np.isnan(table.entropy_left[1]).all()
+    assert list(table["rule"].values) == [early.names()[0], never.names()[0]]
+
+
+BAD = {
+    "fraction 0": (lambda: stop.FlowConverged(0.0), "fraction", "positive"),
+    "fraction 1": (lambda: stop.FlowConverged(1.0), "fraction", "below 1"),
+    "rate": (lambda: stop.EntropyConverged(-1.0), "rate", "positive"),
+    "time": (lambda: stop.ResidenceTime(float("inf")), "time", "finite"),
+    "limit": (lambda: stop.ErrorBudget(0.0), "limit", "positive"),
+    "layer 0": (lambda: stop.StructureStart(0), "layer", "from 1"),
+    "layer 9": (lambda: run(until=stop.StructureStart(9)), "layer", "3 layers"),
+    "any of nothing": (lambda: stop.AnyOf(), "rules", "at least one"),
+    "no rule": (lambda: run(until="converged"), "until", "stop rule"),
+    "compare a budget": (lambda: stop.compare(run(), [stop.ErrorBudget(1.0)]), "rules", "records"),
+    "adaptive, inside jit": (
+        lambda: jax.jit(lambda w: run(ska.Adaptive(), w, until=stop.ResidenceTime(1.0)))(WEIGHTS),
+        "until",
+        "inside jit",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_rules_are_refused(untyped, case):
+    make, argument, word = BAD[case]
+    with pytest.raises(ValueError, match=f"Argument {argument} must .*{word}"):
+        make()
+
+
+def test_other_limits_compile_nothing(compilations):
+    def at(time):
+        return run(ska.Adaptive(diffrax.Tsit5()), until=stop.ResidenceTime(time))
+
+    assert at(0.5).outcome.stopped
+    with compilations() as found:
+        assert at(0.6).outcome.stopped
+    assert found == []
