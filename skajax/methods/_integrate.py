@@ -390,8 +390,8 @@ def _chunk(
     buffers = _buffers(integrator, carry, len(ts))
     nothing = Verdict(jnp.asarray(False), jnp.asarray(0), jnp.asarray(0))
     leg = Leg(
-        carry, jnp.asarray(RUNNING), jnp.asarray(0), _evaluations(carry), nothing, carry.t, jnp.asarray(0), saved,
-        buffers,
+        carry, jnp.asarray(RUNNING), jnp.asarray(0), _evaluations(carry), nothing, carry.t,
+        jnp.asarray(0), saved, buffers,
     )  # fmt: skip
     return lax.while_loop(unfinished, attempt, leg)
 
