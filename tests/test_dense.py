@@ -210,6 +210,14 @@ def test_a_run_that_ends_at_once_or_fails_is_dense_as_far_as_it_came(problem):
     assert_close(failed.at(float(failed.final.t)), failed.final, rtol=1e-12, atol=1e-12)
 
 
+def test_as_many_steps_as_are_needed_are_enough(problem):
+    needed = int(run(problem).stats.steps)
+    exactly = lambda n: ska.Adaptive(rtol=1e-8, atol=1e-10, max_steps=n)
+    assert run(problem, exactly(needed)).outcome.completed
+    short = run(problem, exactly(needed - 1))
+    assert not short.outcome.completed and f"max_steps = {needed - 1}" in str(short.outcome)
+
+
 def test_a_dense_run_says_what_it_keeps_and_stops_before_the_memory_is_full(
     problem, monkeypatch, capsys
 ):

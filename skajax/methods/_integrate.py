@@ -172,7 +172,8 @@ class Integration:
     def run(self) -> tuple[Carry, int, int]:
         """To the end; and what to go on from: a carry, and the records and steps made by then."""
         self._advance(cut=False)
-        self.file.write(self.carry, self.parts, last=True)
+        if self.status in (RUNNING, STOPPED):
+            self.file.write(self.carry, self.parts, last=True)
         resume = self.carry, *self._counts()
         self._advance(cut=True)
         if self.status == STOPPED and self.attempt > self.carry.t:
@@ -325,7 +326,7 @@ def _chunk(
                 accepted & ~finite,
                 accepted & (solved != diffrax.RESULTS.successful),
                 (controlled != diffrax.RESULTS.successful) | ((proposed <= t) & (t < end)),
-                c.tried + 1 >= integrator.max_steps,
+                (c.tried + 1 >= integrator.max_steps) & ~(cut & keep & (t >= end)),
             ],
             [DIVERGED, SOLVER_FAILED, STEP_TOO_SMALL, MAX_STEPS],
             RUNNING,
