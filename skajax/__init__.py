@@ -11,6 +11,7 @@ from skajax.methods import Adaptive, Descent, Euler, Published
 from skajax.network import Network, mlp
 from skajax.observables import Observables
 from skajax.simulate import RunFailed, extend, simulate
+from skajax.sweep import grid, sweep
 from skajax.trajectory import Trajectory, load
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ __all__ = [
     "entropy",
     "extend",
     "flow",
+    "grid",
     "landmarks",
     "load",
     "mlp",
@@ -41,6 +43,7 @@ __all__ = [
     "state",
     "stop",
     "study",
+    "sweep",
     "tangents",
 ]
 
