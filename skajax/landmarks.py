@@ -39,7 +39,7 @@ class Landmark(NamedTuple):
     t: float
     """Its time."""
     step: float
-    """Its place among the records, from 0, with a fraction between two records."""
+    """Its place among the records, of a dense run among its steps, from 0, with a fraction between."""
     K: float
     """Its place on the paper's axis: pass K is recorded at t = (K - 1) dt, so K = 1 + t / dt."""
     value: float
@@ -277,7 +277,8 @@ def _observables(run: Trajectory) -> Observables:
 
 def _landmark(run: Trajectory, source: _Source, point: _Point) -> Landmark:
     dt = float(run.parameters.get("dt", PAPER_DT))
-    t = np.asarray(run.t, float)
+    dense = run.dense and run.path is not None
+    t = np.asarray(run.path.t if dense and run.path is not None else run.t, float)
     return Landmark(
         layer=point.column + 1,
         t=float(point.t),

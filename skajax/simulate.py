@@ -65,7 +65,8 @@ def simulate(
     - ``until`` is a stop rule (:mod:`skajax.stop`): the run ends, with a record, where it first holds.
     - ``checkpoint`` is a file that a long run writes every few seconds, and goes on from where it
       exists: killed at any moment and started again, it comes to the same bits. The file serves this
-      very run alone (method, network, weights, x, save times, rule), but to any later t1.
+      very run alone (method, network, weights, x, save_at, rule), but to any later t1 (with
+      Adaptive, if ``save_at`` is given, and the same).
     - ``reduction``: only the row space of x matters. ``"auto"`` simulates in it where that is cheap to
       find and pays (inputs that are 0 in all samples; fewer samples than inputs), ``"full"``
       also finds the rank of x, ``"off"`` never does. Exact to rounding; ``stats.rank`` tells.
@@ -127,9 +128,11 @@ def extend(
     again whole. Takes what ``simulate`` returned, completed or stopped by a rule, in the
     same process; over several processes, use ``checkpoint``.
 
-    ``save_at``, with Adaptive: times in (end, t1]; without, at the spacing of the run's last
-    two. A run that recorded its steps, or only its end, goes on to do so. A rule ``until``
-    remembers the run so far. Returns the whole run, old and new; ``run`` itself stays as it was.
+    ``save_at``, with Adaptive: times in (end, t1]; without, as far apart as the run's, and t1. A
+    run that recorded its steps, or only its end, goes on to do so. A rule ``until`` must not hold
+    yet; the same as before goes on with what it has seen, another first looks at the run's
+    records (an ErrorBudget counts from here). ``checkpoint`` is a file of the extension's own.
+    Returns the whole run, old and new; ``run`` itself stays as it was.
     """
     require(isinstance(run, Trajectory), "run", "be a Trajectory", f"it was {type(run).__name__}")
     require(np.ndim(run.t) == 1, "run", "be one run", f"its times have the shape {np.shape(run.t)}")
@@ -137,14 +140,23 @@ def extend(
         run.resume is not None and run.resume.carry is not None,
         "run",
         "be as simulate returned it, completed or stopped by a rule",
-        f"it was read from a file, made inside jit, or failed ({run.outcome})",
+        f"it was read from a file, made inside jit, the result of a tree operation, or failed"
+        f" ({run.outcome})",
     )
     _check_rule(until)
     resume = run.resume
     assert resume is not None
-    if save_at is None and resume.saves == "times" and t1 is not None:
-        save_at = _onwards(run, t1)
-    wanted = resume.saves if resume.saves in ("steps", "end") else save_at
+    adaptive = run.path is not None
+    kind = resume.saves if adaptive else "times"
+    require(
+        save_at is None or (kind == "times" and not isinstance(save_at, str)),
+        "save_at",
+        "be left out, or times for a run that recorded at times",
+        f"it was {save_at!r} for a run that recorded {kind!r}",
+    )
+    wanted = save_at
+    if adaptive and save_at is None:
+        wanted = kind if kind != "times" else _onwards(run, resume.spacing, t1)
     before = Evolution(
         run.t,
         Observables(**{name: getattr(run, name) for name in LABELS}),
@@ -160,15 +172,16 @@ def extend(
     return _trajectory(after, resume.method, resume.problem, throw)
 
 
-def _onwards(run: Trajectory, t1: ScalarLike) -> np.ndarray | None:
-    """Times at the spacing of the run's last two, from its end to t1."""
-    t, end = np.asarray(run.t, float), float(t1)
-    spacing = t[-1] - t[-2] if len(t) > 1 else end - t[-1]
-    if not 0 < spacing < np.inf or end <= t[-1]:
+def _onwards(run: Trajectory, spacing: float, t1: ScalarLike | None) -> np.ndarray | None:
+    """Times as far apart as the run's, from its end to t1, which is one of them."""
+    if t1 is None:
         return None
-    count = math.floor((end - t[-1]) / spacing * (1 + 1e-6))
-    times = np.minimum(t[-1] + spacing * np.arange(1, count + 1), end)
-    return times if count else np.asarray([end])
+    start, end = float(run.final.t), float(t1)
+    span = end - start
+    if not 0 < span < np.inf:
+        return None
+    count = math.ceil(span / spacing - 1e-3) if spacing else 1
+    return np.append(start + spacing * np.arange(1, count), end)
 
 
 def _trajectory(evolution: Evolution, method: Method, problem: Problem, throw: bool) -> Trajectory:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from skajax._checks import is_traced, require, require_positive
-from skajax._numbers import as_arrays
+from skajax._numbers import as_arrays, as_float
 from skajax._types import Array, Bool, Count, PerLayer, Scalar, ScalarLike
 from skajax.observables import LABELS, Observables
 
@@ -127,7 +127,7 @@ class StructureStart(Rule):
 class FlowConverged(Rule):
     """Every layer's flow is below a fraction of its own peak so far: ‖Φ‖ < fraction · max ‖Φ‖."""
 
-    fraction: ScalarLike = 0.1
+    fraction: ScalarLike = eqx.field(converter=as_float, default=0.1)
 
     def __check_init__(self) -> None:
         """Refuse a fraction that is none."""
@@ -154,7 +154,7 @@ class EntropyConverged(Rule):
     a layer whose |Ḣ| has been larger before has converged.
     """
 
-    rate: ScalarLike = 0.1
+    rate: ScalarLike = eqx.field(converter=as_float, default=0.1)
 
     def __check_init__(self) -> None:
         """Refuse a rate that is none."""
@@ -178,7 +178,7 @@ class ResidenceTime(Rule):
     It is the time in which knowledge would change by as much as there is of it.
     """
 
-    time: ScalarLike
+    time: ScalarLike = eqx.field(converter=as_float)
 
     def __check_init__(self) -> None:
         """Refuse a time that is none."""
@@ -204,7 +204,7 @@ class ErrorBudget(Rule):
     amplifies or damps them.
     """
 
-    limit: ScalarLike
+    limit: ScalarLike = eqx.field(converter=as_float)
 
     def __check_init__(self) -> None:
         """Refuse a budget that is none."""
@@ -258,7 +258,8 @@ class AllOf(Rule):
 
     def names(self) -> tuple[str, ...]:
         """One name, of all."""
-        return (" & ".join(" | ".join(rule.names()) for rule in self.rules),)
+        each = (" | ".join(rule.names()) for rule in self.rules)
+        return (" & ".join(f"({name})" if " | " in name else name for name in each),)
 
     def start(self, layers: int, dtype: Any) -> tuple[Any, ...]:
         """Every rule's memory, and for how long it has held."""
@@ -290,6 +291,7 @@ def compare(run: "Trajectory", rules: Sequence[Rule]) -> "xarray.Dataset":
     """
     import xarray as xr
 
+    require(isinstance(rules, Sequence), "rules", "be a list of stop rules", f"it was {rules!r}")
     rules = _checked(tuple(rules))
     names = [" | ".join(rule.names()) for rule in rules]
     budget = any(
@@ -298,15 +300,18 @@ def compare(run: "Trajectory", rules: Sequence[Rule]) -> "xarray.Dataset":
     )
     require(not budget, "rules", "be read off records", "an ErrorBudget can only run with a method")
     require(np.ndim(run.t) == 1 and len(run.t) >= 1, "run", "be one run", "it was a batch or empty")
-    t = np.asarray(run.t)
-    series = Observables(**{name: jnp.asarray(getattr(run, name)) for name in LABELS})
+    # A lane of a batch that failed, or was stopped, is NaN from there on.
+    good = int(np.cumprod(np.isfinite(np.asarray(run.entropy)).all(axis=1)).sum())
+    require(good >= 1, "run", "have at least one finite record", "it had none")
+    t = np.asarray(run.t)[:good]
+    series = Observables(**{name: jnp.asarray(getattr(run, name))[:good] for name in LABELS})
     said = [
         _watch(as_arrays(rule, series.entropy.dtype), jnp.asarray(t), series)[1] for rule in rules
     ]
     fired = np.asarray([verdict.holds.any() for verdict in said])
     at = np.asarray([verdict.holds.argmax() if verdict.holds.any() else -1 for verdict in said])
     layer = np.asarray([jnp.asarray(verdict.layer)[k] for verdict, k in zip(said, at, strict=True)])
-    H, flow = np.asarray(run.entropy, float), np.asarray(run.flow_norm, float)
+    H, flow = np.asarray(series.entropy, float), np.asarray(series.flow_norm, float)
     lost, peak = H[0] - H[-1], flow.max(axis=0)
     share = np.divide(H[at] - H[-1], lost, out=np.zeros_like(H[at]), where=lost != 0)
     still = np.divide(flow[at], peak, out=np.zeros_like(flow[at]), where=peak != 0)
@@ -326,6 +331,11 @@ def compare(run: "Trajectory", rules: Sequence[Rule]) -> "xarray.Dataset":
     )
 
 
+def same_rule(rule: Rule | None, other: Rule | None) -> bool:
+    """Whether what one has seen serves the other."""
+    return rule is not None and other is not None and bool(eqx.tree_equal(rule, other))
+
+
 def replay(rule: Rule | None, t: Array, series: Observables, records: int) -> Any:
     """The memory of a rule that has looked at the first so many records of a run."""
     if rule is None:
@@ -334,6 +344,20 @@ def replay(rule: Rule | None, t: Array, series: Observables, records: int) -> An
         return rule.start(series.entropy.shape[-1], series.entropy.dtype)
     memory, _ = _watch(rule, *jax.tree.map(lambda a: jnp.asarray(a)[:records], (t, series)))
     return memory
+
+
+def check_ahead(rule: Rule | None, t: Array, series: Observables) -> None:
+    """Refuse a rule that holds already in the last record: it has nothing to end."""
+    if rule is None or len(t) == 0:
+        return
+    arrays = as_arrays(rule, series.entropy.dtype)
+    _, said = _watch(arrays, *jax.tree.map(jnp.asarray, (t, series)))
+    require(
+        not said.holds[-1],
+        "until",
+        "be a rule that does not hold yet where the run ended",
+        f"{' | '.join(rule.names())} does, at t = {float(t[-1]):.6g}",
+    )
 
 
 @eqx.filter_jit
@@ -376,6 +400,7 @@ def _checked(rules: tuple[Any, ...]) -> tuple[Rule, ...]:
 
 
 def _plain(value: Any) -> str:
-    if value is None or isinstance(value, int):
-        return str(value)
-    return "?" if is_traced(value) else f"{float(value):.6g}"
+    if is_traced(value):
+        return "?"
+    scalar = isinstance(value, float | np.number | np.ndarray | jax.Array) and np.ndim(value) == 0
+    return f"{float(value):.6g}" if scalar else repr(value)

@@ -40,6 +40,7 @@ class Aside:
     def __init__(self, path: Path | None = None, resume: Resume | None = None) -> None:
         """Of an adaptive run, its steps; of any made outside of jit, what it takes to go on."""
         self.path, self.resume = path, resume
+        self.solution: Solution | None = None
 
     def tree_flatten(self) -> tuple[tuple[()], None]:
         """Nothing to see."""
@@ -93,16 +94,18 @@ class Trajectory(Observables):
             self.dense and np.ndim(self.t) == 1 and self.path is not None,
             "run",
             "be dense: simulate(..., Adaptive(...), dense=True)",
-            "it kept no weights over time",
+            "it kept no weights over time, or was read from a file, or through a tree operation",
         )
         assert self.path is not None and self.resume is not None
-        return Solution(self.path, self.resume)
+        if self.aside.solution is None:
+            self.aside.solution = Solution(self.path, self.resume)
+        return self.aside.solution
 
     def at(self, t: ScalarLike) -> State:
         """The state (weights, Z, D) at any time of a dense run, by the solver's own interpolant.
 
-        ``simulate(..., dense=True)`` keeps what it takes; 0 <= t <= ``final.t``. Its error is of the
-        order of the tolerances.
+        ``simulate(..., dense=True)`` keeps what it takes; 0 <= t <= ``final.t``, and outside of jit.
+        Its error is of the order of the tolerances.
         """
         solution, time = self.solution(), float(t)
         end = float(self.final.t)

@@ -210,6 +210,15 @@ def test_a_run_that_ends_at_once_or_fails_is_dense_as_far_as_it_came(problem):
     assert_close(failed.at(float(failed.final.t)), failed.final, rtol=1e-12, atol=1e-12)
 
 
+def test_many_records_hold_no_more_memory_than_their_own(problem):
+    tight = ska.Adaptive(rtol=1e-11, atol=1e-13)
+    result = run(problem, tight, save_at=np.linspace(0, T, 2000), dense=True)
+    for leaf in jax.tree.leaves(result.path.weights):
+        assert leaf.base is None or leaf.base.nbytes <= leaf.nbytes
+    peak = ska.landmarks.peaks(run(problem, save_at="end", dense=True))[0]
+    assert peak.step > 1  # among its steps: there is one record
+
+
 def test_as_many_steps_as_are_needed_are_enough(problem):
     needed = int(run(problem).stats.steps)
     exactly = lambda n: ska.Adaptive(rtol=1e-8, atol=1e-10, max_steps=n)
@@ -287,6 +296,8 @@ BAD = {
         "one number a layer",
     ),
     "reduction": (lambda p: run(p, reduction="yes"), "reduction", "'auto'"),
+    "too little": (lambda p: run(p, t1=1e-310), "t1", "representable"),
+    "too much": (lambda p: run(p, t1=float("inf")), "t1", "finite"),
     "backwards": (lambda p: run(p, t1=-1.0), "t1", "positive"),
     "nowhere": (lambda p: run(p, t1=0.0), "t1", "positive"),
 }

@@ -128,20 +128,61 @@ def test_a_run_that_a_rule_has_ended_goes_on(method):
     assert_same(ska.extend(ended, 3.0), run(method, t1=3.0, **steps))
 
 
-@pytest.mark.parametrize("method", [ska.Euler(0.01), ADAPTIVE])
-def test_a_rule_remembers_what_came_before_the_extension(method):
-    # Of the peak, which lies in the first part, the second alone knows nothing.
-    rule = stop.FlowConverged(0.5)
-    whole = run(method, t1=9.0, until=rule)
+SPANS = {
+    "Euler": (ska.Euler(0.02), {}),
+    "Adaptive": (ADAPTIVE, {"save_at": "end"}),
+}
+MEMORIES = {
+    "peak": stop.FlowConverged(0.5),
+    "crossing": stop.StructureStart(),
+    "budget": stop.ErrorBudget(3e-3),
+    "both": stop.FlowConverged(0.6) & stop.ResidenceTime(1.5),
+}
+
+
+@pytest.mark.parametrize("name", SPANS)
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_a_rule_remembers_what_came_before_the_extension(name, memory):
+    method, saves = SPANS[name]
+    rule = MEMORIES[memory]
+    if name == "Adaptive" and memory == "budget":
+        rule = stop.ErrorBudget(2e-5)
+    whole = run(method, t1=12.0, until=rule, **saves)
     assert whole.outcome.stopped
-    t_peak = max(p.t for p in ska.landmarks.peaks(whole))
-    part = round(t_peak + 0.5, 2)
-    assert part < float(whole.final.t)
-    extended = ska.extend(run(method, t1=part), 9.0, until=rule)
-    assert extended.outcome.stopped
-    # An adaptive run has looked at its steps, and of an extended one the first part at its records.
-    tolerance = 0 if method is not ADAPTIVE else 1e-3
-    assert float(extended.final.t) == pytest.approx(float(whole.final.t), abs=tolerance)
+    part = 0.02 * int(0.9 * float(whole.final.t) / 0.02)
+    first = run(method, t1=part, until=rule, **saves)
+    assert first.outcome.completed
+    extended = ska.extend(first, 12.0, until=rule)
+    assert_same(extended, whole)
+
+
+def test_another_rule_looks_at_the_records_first():
+    full = run(ska.Euler(0.02), t1=12.0)
+    rule = stop.FlowConverged(0.5)
+    whole = run(ska.Euler(0.02), t1=12.0, until=rule)
+    t_peak = max(peak.t for peak in ska.landmarks.peaks(full))
+    part = 0.02 * int((t_peak + float(whole.final.t)) / 2 / 0.02)
+    extended = ska.extend(run(ska.Euler(0.02), t1=part), 12.0, until=rule)
+    np.testing.assert_array_equal(extended.final.t, whole.final.t)  # it knows the peak
+    for method in (ska.Euler(0.02), ADAPTIVE):
+        with pytest.raises(ValueError, match=r"Argument until must .* not hold yet .* does, at"):
+            ska.extend(run(method, t1=10.0), 12.0, until=rule)
+    # A rule may begin to hold in the step that is made again: no earlier than the end, though.
+    late = ska.extend(run(ADAPTIVE, t1=part), 12.0, until=rule)
+    assert late.outcome.stopped and float(late.final.t) >= part
+
+
+def test_going_on_after_a_stop_records_as_before():
+    ended = run(ADAPTIVE, t1=12.0, until=stop.FlowConverged(0.5))  # 101 records, 0.12 apart
+    end = float(ended.final.t)
+    extended = ska.extend(ended, end + 0.5)
+    new = np.asarray(extended.t)[len(ended.t) :]
+    np.testing.assert_allclose(new, end + np.array([0.12, 0.24, 0.36, 0.48, 0.5]), rtol=1e-5)
+    np.testing.assert_array_equal(extended.t[: len(ended.t)], ended.t)
+    longer = ska.extend(run(ADAPTIVE, t1=0.3), 0.7)
+    assert float(longer.t[-1]) == float(longer.final.t) == np.float32(0.7)
+    sparse = ska.extend(run(ADAPTIVE, t1=0.5, save_at=[0.1, 0.2]), 0.8)
+    np.testing.assert_allclose(sparse.t, [0.1, 0.2, 0.6, 0.7, 0.8], rtol=1e-6)
 
 
 def test_a_reduced_run_goes_on_reduced(x64):
@@ -182,6 +223,26 @@ BAD = {
         lambda p: ska.extend(run(ADAPTIVE, t1=0.5), 1.0, save_at=[0.2, 1.0]),
         "save_at",
         "increase|beyond",
+    ),
+    "times for a run that recorded steps": (
+        lambda p: ska.extend(run(ADAPTIVE, t1=0.5, save_at="steps"), 1.0, save_at=[0.7]),
+        "save_at",
+        "'steps'",
+    ),
+    "times for Euler": (
+        lambda p: ska.extend(run(ska.Euler(0.1), t1=0.5), 1.0, save_at=[0.7]),
+        "save_at",
+        "every step",
+    ),
+    "no times": (
+        lambda p: ska.extend(run(ADAPTIVE, t1=0.5), 1.0, save_at=[]),
+        "save_at",
+        "at least",
+    ),
+    "steps for a run of times": (
+        lambda p: ska.extend(run(ADAPTIVE, t1=0.5), 1.0, save_at="steps"),
+        "save_at",
+        "times",
     ),
     "a number": (lambda p: ska.extend(3.0, 1.0), "run", "Trajectory"),
 }
@@ -246,6 +307,28 @@ def test_a_checkpoint_serves_a_later_end(tmp_path):
     assert_same(longer, run(ska.Euler(0.01), t1=3.0))
     with pytest.raises(ValueError, match=r"checkpoint must be of at most 200 steps, but .* 300"):
         run(ska.Euler(0.01), t1=2.0, checkpoint=path)
+
+
+@pytest.mark.parametrize("save_at", ["steps", "end", [0.5, 0.9]])
+def test_an_adaptive_checkpoint_serves_a_later_end_too(tmp_path, save_at):
+    path = tmp_path / "long.nc"
+    run(ADAPTIVE, t1=2.0, save_at=save_at, checkpoint=path)
+    longer = run(ADAPTIVE, t1=6.0, save_at=save_at, checkpoint=path)
+    assert_same(longer, run(ADAPTIVE, t1=6.0, save_at=save_at))
+    patient = ska.Adaptive(rtol=1e-5, atol=1e-7, max_steps=9999)
+    assert_same(run(patient, t1=6.0, save_at=save_at, checkpoint=path), longer)
+    with pytest.raises(ValueError, match="Argument checkpoint must be from before t1 = 1"):
+        run(ADAPTIVE, t1=1.0, save_at=save_at, checkpoint=path)
+
+
+def test_a_run_is_worth_more_than_its_checkpoint(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(_checkpoint, "write_netcdf", full)
+    with pytest.warns(UserWarning, match="long.nc' not written: No space left"):
+        ended = run(ska.Euler(0.01), t1=1.0, checkpoint=tmp_path / "long.nc")
+    assert_same(ended, run(ska.Euler(0.01), t1=1.0))
 
 
 FOREIGN = {

@@ -158,6 +158,46 @@ def test_the_error_budget_counts_second_differences_of_the_weights(x64):
     assert unspent.outcome.completed
 
 
+def test_the_error_budget_is_of_the_whole_weights(x64):
+    x = jax.random.uniform(KEY, (5, 60), float)
+    network = ska.mlp([7, 4], scale=0.3)
+    weights = network.init(jax.random.key(1), x)
+    for method, limit in ((ska.Euler(0.02), 4e-3), (ska.Adaptive(), 5e-5)):
+        ends = [
+            ska.simulate(
+                network, weights, x, method, 4.0, until=stop.ErrorBudget(limit), reduction=effort
+            )
+            for effort in ("off", "full")
+        ]
+        assert all(end.outcome.stopped for end in ends) and int(ends[1].stats.rank) == 5
+        assert float(ends[0].final.t) == pytest.approx(float(ends[1].final.t), abs=1e-8)
+
+
+def test_comparison_reads_a_lane_that_has_ended():
+    rule = stop.ResidenceTime(1.0)
+    lane = lambda w: ska.simulate(NETWORK, w, X, EULER, steps=300, until=rule)
+    batch = jax.vmap(lane)(jax.tree.map(lambda w: w[None], WEIGHTS))
+    table = stop.compare(jax.tree.map(lambda a: a[0], batch), [rule, stop.ResidenceTime(0.5)])
+    single = stop.compare(run(until=rule), [rule, stop.ResidenceTime(0.5)])
+    for name in ("t", "entropy_left", "flow_left", "time_saved"):
+        np.testing.assert_allclose(table[name], single[name], rtol=1e-4)
+    assert np.isfinite(table.entropy_left).all()
+
+
+def test_names_survive_jit_and_fields_of_any_kind():
+    rule = stop.FlowConverged(0.7) & (stop.ResidenceTime(9) | stop.StructureStart(2))
+    name = "FlowConverged(fraction=0.7) & (ResidenceTime(time=9) | StructureStart(layer=2))"
+    assert rule.names() == (name,)
+    inside = jax.jit(lambda w: ska.simulate(NETWORK, w, X, EULER, steps=300, until=rule))(WEIGHTS)
+    assert inside.outcome.rules == (name,)
+
+    class Mine(stop.ResidenceTime):
+        mode: str = "fast"
+        limits: tuple = (1.0, 2.0)
+
+    assert Mine(1.0).names() == ("Mine(time=1, mode='fast', limits=(1.0, 2.0))",)
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_a_rule_that_never_fires_is_named_with_what_to_do(name):
     method, span = METHODS[name]
@@ -228,6 +268,11 @@ BAD = {
     "layer 0": (lambda: stop.StructureStart(0), "layer", "from 1"),
     "layer 9": (lambda: run(until=stop.StructureStart(9)), "layer", "3 layers"),
     "any of nothing": (lambda: stop.AnyOf(), "rules", "at least one"),
+    "compare with one": (
+        lambda: stop.compare(run(), stop.ResidenceTime(1.0)),
+        "rules",
+        "list of stop rules",
+    ),
     "no rule": (lambda: run(until="converged"), "until", "stop rule"),
     "compare a budget": (lambda: stop.compare(run(), [stop.ErrorBudget(1.0)]), "rules", "records"),
     "adaptive, inside jit": (
@@ -251,5 +296,5 @@ def test_other_limits_compile_nothing(compilations):
 
     assert at(0.5).outcome.stopped
     with compilations() as found:
-        assert at(0.6).outcome.stopped
+        assert at(0.6).outcome.stopped and at(1).outcome.stopped
     assert found == []

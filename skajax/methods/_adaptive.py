@@ -13,7 +13,7 @@ import numpy as np
 
 from skajax._checks import as_array, is_traced, require, require_positive
 from skajax._memory import available_bytes, host_bytes, in_words, tree_bytes
-from skajax._numbers import as_arrays
+from skajax._numbers import as_arrays, as_float
 from skajax._types import Array, SaveTimes, Scalar, ScalarLike, TimeSeries, Weights
 from skajax.flow import State
 from skajax.methods._counting import Count, counted
@@ -37,7 +37,7 @@ from skajax.methods._method import (
     first_failure,
 )
 from skajax.observables import Observables
-from skajax.stop import replay
+from skajax.stop import check_ahead, replay, same_rule
 
 SAVES = 101
 """Instants recorded, evenly spaced with both ends, where the caller names none."""
@@ -52,7 +52,8 @@ class Adaptive(Method):
     a ``dt0``. ``dt0`` is the first step's size; None takes that of the linear regime, 8 rtol^(1/p) / λ,
     for a solver of order p and λ = (max(mean ‖x‖², n_l / 4) + 1) / (4 ln 2), a bound on all growth rates.
     ``max_steps`` bounds the steps, rejected ones included. ``adjoint`` is how Diffrax differentiates
-    the solve, under ``jax.grad`` and the like: ``diffrax.RecursiveCheckpointAdjoint()`` unless given.
+    the solve: ``diffrax.RecursiveCheckpointAdjoint()`` unless given, or ``BacksolveAdjoint()``, both in
+    reverse (``jax.grad``); ``ForwardMode()``, forward (``jax.jvp``); ``DirectAdjoint()``, both.
 
     ``simulate`` takes t1, and save times in [0, t1]: records there are evaluated on the solver's
     interpolant, with the exact tangents ż and Ḋ. Without save times: 101, evenly spaced.
@@ -91,7 +92,9 @@ class Adaptive(Method):
             require_positive("atol", atol, "an absolute tolerance")
             # While weights grow exponentially, the last error is a good guess at the next: with the
             # proportional term steps are hardly ever rejected, and errors fall evenly with rtol.
-            controller = diffrax.PIDController(rtol=rtol, atol=atol, pcoeff=0.3, icoeff=0.4)
+            controller = diffrax.PIDController(
+                rtol=as_float(rtol), atol=as_float(atol), pcoeff=0.3, icoeff=0.4
+            )
         else:
             require(
                 rtol is None and atol is None,
@@ -117,7 +120,7 @@ class Adaptive(Method):
             require_positive("dt0", dt0, "a first step size")
         elif isinstance(controller, diffrax.ConstantStepSize):
             require(False, "dt0", "be given with constant steps", "it was None")
-        self.dt0 = dt0
+        self.dt0 = as_float(dt0)
         require(
             isinstance(max_steps, int) and not isinstance(max_steps, bool) and max_steps >= 1,
             "max_steps",
@@ -127,9 +130,11 @@ class Adaptive(Method):
         self.max_steps = max_steps
         self.adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
         require(
-            isinstance(self.adjoint, diffrax.AbstractAdjoint),
+            isinstance(self.adjoint, diffrax.AbstractAdjoint)
+            and not isinstance(self.adjoint, diffrax.ImplicitAdjoint),
             "adjoint",
-            "be one of Diffrax's adjoints, such as diffrax.RecursiveCheckpointAdjoint()",
+            "be one of Diffrax's adjoints through time, such as diffrax.RecursiveCheckpointAdjoint()"
+            " (ImplicitAdjoint is for steady states)",
             f"it was {adjoint!r}",
         )
 
@@ -144,7 +149,7 @@ class Adaptive(Method):
         require(steps is None, "steps", "be left out with Adaptive", "the controller chooses them")
         require(t1 is not None, "t1", "be given with Adaptive", "it was None")
         require_positive("t1", t1, "an end time")
-        t1 = jnp.asarray(t1, problem.x.dtype)
+        t1 = _end(t1, problem.x.dtype)
         method = as_arrays(self, problem.x.dtype)
         self._check_memory(weights)
         if is_traced(method, problem, weights, t1, request.save_at):
@@ -166,13 +171,15 @@ class Adaptive(Method):
         require(request.steps is None, "steps", "be left out with Adaptive", "it was given")
         require(request.t1 is not None, "t1", "be given with Adaptive", "it was None")
         require_positive("t1", request.t1, "an end time")
-        t1, end = jnp.asarray(request.t1, run.t.dtype), float(run.final.t)
+        t1, end = _end(request.t1, run.t.dtype), float(run.final.t)
         require(float(t1) > end, "t1", f"lie beyond the run's end, {end:.8g}", f"it was {t1}")
         steps_to = isinstance(self.controller, diffrax.StepTo)
         require(not steps_to, "run", "have steps left", "StepTo has made all that it was given")
-        if request.save_at is not None and not isinstance(request.save_at, str):
-            first = float(np.min(np.asarray(request.save_at)))
-            require(first > end, "save_at", f"lie beyond the run's end, {end:.8g}", f"{first:.8g}")
+        if not isinstance(request.save_at, str):
+            first = float(_save_times(request.save_at, t1)[0])
+            beyond = f"lie beyond the run's end, {end:.8g}"
+            require(first > end, "save_at", beyond, f"it began with {first:.8g}")
+        check_ahead(request.until, run.t, run.records)
         return self._integrate(run.resume.problem, None, request, t1, run)
 
     def first_step(self, problem: Problem, weights: Weights, t1: Scalar) -> Scalar | None:
@@ -212,20 +219,38 @@ class Adaptive(Method):
         )  # fmt: skip
         end: Any = np.asarray(t1)[()]
         ts = np.asarray(t1[None] if saves == "steps" else _save_times(request.save_at, t1))
+        spacing = _spacing(ts) if saves == "times" else 0.0
         carry, before = None, None
         if run is not None:
             assert run.resume is not None and run.path is not None
             before = run.resume
+            spacing = before.spacing or spacing
+            memory = replay(rule, run.t, run.records, before.records)
+            if same_rule(request.until, before.rule):
+                memory = before.watch
             if saves == "times" and before.saves == "times":
                 # What was recorded in the step that will be made again is recorded again.
                 ts = np.append(np.asarray(run.t)[before.records :], ts)
-            carry = before.carry._replace(memory=replay(rule, run.t, run.records, before.records))
+            carry = before.carry._replace(memory=memory)
         integration = Integration(
             integrator, weights, dt0=_first_step(method, problem, weights, t1), t1=end, ts=ts, name=self.name,
-            checkpoint=request.checkpoint, identity=(integrator, weights, carry, ts), carry=carry,
+            checkpoint=request.checkpoint, identity=_identity(integrator, weights, carry, request, ts),
+            carry=carry, since=0.0 if run is None else float(run.final.t),
         )  # fmt: skip
         resume, records, accepted = integration.run()
-        return _evolution(integration, self, request, resume, records, accepted, run)
+        evolution = _evolution(integration, self, request, resume, records, accepted, spacing, run)
+        if evolution.outcome.code == DIVERGED and weights is not None:
+            # The weights may be finite still where what is observed of them is not.
+            last = evolution.t[-1] if len(evolution.t) else jnp.zeros_like(t1)
+            if last < evolution.final.t:
+                outcome = eqx.tree_at(lambda o: o.t, evolution.outcome, last)
+                final = end_state(problem, weights, last)
+                if last > 0:
+                    final = self._integrate(
+                        problem, weights, Request(last, save_at="end"), last, None
+                    )[2]
+                evolution = evolution._replace(final=final, outcome=outcome)
+        return evolution
 
     def _check_memory(self, weights: Weights) -> None:
         """Refuse an implicit solver whose Jacobian cannot be held."""
@@ -278,6 +303,30 @@ def _first_step(
     return None if weights is None else method.first_step(problem, weights, t1)
 
 
+def _identity(
+    integrator: Integrator, weights: Any, carry: Any, request: Request, ts: np.ndarray
+) -> Any:
+    """What a run's course depends on: not its end, nor how many steps it may take to get there."""
+    patient = eqx.tree_at(lambda i: i.max_steps, integrator, 0)
+    saves = request.save_at if isinstance(request.save_at, str) else ts
+    return patient, weights, carry, saves
+
+
+def _spacing(ts: np.ndarray) -> float:
+    """How far apart save times were to be, at the end: what going on goes on with."""
+    if len(ts) == 1:
+        return 0.0
+    even = float(ts[-1] - ts[0]) / (len(ts) - 1)
+    return even if np.allclose(np.diff(ts), even, rtol=1e-2) else float(ts[-1] - ts[-2])
+
+
+def _end(t1: ScalarLike | None, dtype: Any) -> Scalar:
+    """t1 in this precision, if it can hold it."""
+    number: Any = t1
+    numbers: dict[str, Any] = {"t1": number if is_traced(t1) else float(number)}
+    return as_arrays(numbers, dtype)["t1"]
+
+
 def _evolution(
     integration: Integration,
     method: Adaptive,
@@ -285,6 +334,7 @@ def _evolution(
     resume: Any,
     recorded: int,
     accepted: int,
+    spacing: float,
     run: Evolution | None,
 ) -> Evolution:
     """What an integration comes to, behind the run that it went on from."""
@@ -326,7 +376,8 @@ def _evolution(
         Path(jax.device_put(steps), jax.device_put(rejected), kept),
         Resume(
             method, problem, None if failed else resume._replace(memory=None),
-            records=recorded, accepted=accepted, saves=saves,
+            records=recorded, accepted=accepted, saves=saves, spacing=spacing,
+            rule=request.until, watch=resume.memory,
         ),
     )  # fmt: skip
 
@@ -400,7 +451,7 @@ def _solve(
         method.solver,
         t0=jnp.zeros_like(t1),
         t1=t1,
-        dt0=method.first_step(problem, weights, t1),
+        dt0=jax.lax.stop_gradient(method.first_step(problem, weights, t1)),
         y0=weights,
         args=problem,
         saveat=saveat,

@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,12 @@ class Checkpoint:
 
     def __init__(self, path: str | os.PathLike[str] | None, *identity: Any) -> None:
         """``identity`` is everything that the run's course depends on: any pytrees, and text."""
+        require(
+            path is None or isinstance(path, str | os.PathLike),
+            "checkpoint",
+            "be a file's path, or None",
+            f"it was {path!r}",
+        )
         self.path = None if path is None else Path(path)
         self.written = time.monotonic()
         if self.path is not None:
@@ -50,7 +57,7 @@ class Checkpoint:
         require(
             data.attrs.get("fingerprint") == self.fingerprint,
             "checkpoint",
-            "be that of this very run (method, network, weights, x, until, precision)",
+            "be that of this very run (method, network, weights, x, save_at, until, precision)",
             f"{os.fspath(self.path)!r} is of another; remove it, or name another file",
         )
         leaves, shape = jax.tree.flatten(carried)
@@ -72,7 +79,11 @@ class Checkpoint:
             for name, array in arrays.items()
         }
         attrs = {"format": _FORMAT, "fingerprint": self.fingerprint, **versions()}
-        write_netcdf(xr.Dataset(variables, attrs=attrs), self.path)
+        try:
+            write_netcdf(xr.Dataset(variables, attrs=attrs), self.path)
+        except OSError as error:
+            # The run is worth more than its safety copy.
+            warnings.warn(f"checkpoint {os.fspath(self.path)!r} not written: {error}", stacklevel=2)
         self.written = time.monotonic()
 
 

@@ -38,7 +38,7 @@ from skajax.methods._method import (
 )
 from skajax.network import Network
 from skajax.observables import Observables
-from skajax.stop import Instant, Rule, Verdict, replay
+from skajax.stop import Instant, Rule, Verdict, replay, same_rule
 
 CHUNK = 128
 """Steps of one compiled chunk: many against the cost of a call, few against a user's patience."""
@@ -81,7 +81,9 @@ class FixedStep(Method):
         carry = _start(method, problem, weights)
         if is_traced(method, problem, carry):
             require(request.checkpoint is None, "checkpoint", "be None inside jit", "it was a path")
-            return _scan(method, problem, carry, count, _with_arrays(request.until, problem))
+            names = () if request.until is None else request.until.names()
+            rule = _with_arrays(request.until, problem)
+            return _scan(method, problem, carry, count, rule, names)
         return _march(method, problem, carry, count, 0, request)
 
     def proceed(self, run: Evolution, request: Request) -> Evolution:
@@ -89,6 +91,10 @@ class FixedStep(Method):
         assert run.resume is not None
         method, problem, taken = self, run.resume.problem, int(run.resume.carry.k)
         count = method.count_steps(request.t1, request.steps)
+        name = type(self).__name__
+        require(
+            request.save_at is None, "save_at", f"be left out with {name}", "it records every step"
+        )
         require(
             count > taken,
             "t1" if request.steps is None else "steps",
@@ -101,8 +107,9 @@ class FixedStep(Method):
         resume = after.resume
         if resume is not None:
             resume = Resume(
-                method, problem, resume.carry, records=k + resume.records, accepted=0, saves="steps"
-            )
+                method, problem, resume.carry, records=k + resume.records, accepted=0,
+                saves="steps", rule=resume.rule, watch=resume.watch,
+            )  # fmt: skip
         return after._replace(
             t=_join(run.t[:k], after.t),
             records=jax.tree.map(lambda a, b: _join(a[:k], b), run.records, after.records),
@@ -171,8 +178,10 @@ class _Watch(NamedTuple):
     memory: Any
     error: Scalar
     """Σ ‖W_{k+1} - 2 W_k + W_{k-1}‖ / 2 ‖W_k‖: of each step, Euler's local error."""
-    update: Weights | None
-    """W_k - W_{k-1}; zero, and counted for nothing, before the first step."""
+    update: Weights
+    """W_k - W_{k-1}, ..."""
+    known: Bool[Array, ""]
+    """... once a step has been made."""
 
 
 def _watch(rule: Rule | None, problem: Problem, carry: Any) -> _Watch | None:
@@ -181,7 +190,7 @@ def _watch(rule: Rule | None, problem: Problem, carry: Any) -> _Watch | None:
     layers = len(problem.network.layers)
     nothing = jax.tree.map(jnp.zeros_like, carry.weights)
     zero = jnp.zeros((), problem.x.dtype)
-    return _Watch(rule.start(layers, problem.x.dtype), zero, nothing)
+    return _Watch(rule.start(layers, problem.x.dtype), zero, nothing, jnp.asarray(False))
 
 
 def _take(
@@ -196,13 +205,15 @@ def _take(
     memory, verdict = rule.look(watch.memory, Instant(record.t, record.observables, watch.error))
     update = jax.tree.map(jnp.subtract, after.weights, carry.weights)
     change = jax.tree.map(jnp.subtract, update, watch.update)
-    size = _norm(carry.weights)
-    error = jnp.where((carry.k > 0) & (size > 0), _norm(change) / jnp.where(size > 0, size, 1), 0)
-    return after, _Watch(memory, watch.error + error / 2, update), record, verdict
+    size = problem.squares(carry.weights).sum()
+    counts = watch.known & (size > 0)
+    error = jnp.sqrt(_square(change) / jnp.where(size > 0, size, 1)) / 2
+    spent = watch.error + jnp.where(counts, error, 0)
+    return after, _Watch(memory, spent, update, jnp.asarray(True)), record, verdict
 
 
-def _norm(tree: Weights) -> Scalar:
-    return jnp.sqrt(sum(jnp.vdot(leaf, leaf) for leaf in jax.tree.leaves(tree)))
+def _square(tree: Weights) -> Scalar:
+    return jnp.stack([jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)]).sum()
 
 
 def _evolution(
@@ -211,13 +222,12 @@ def _evolution(
     taken: Count,
     failed: Count,
     stop: Verdict,
-    rule: Rule | None,
+    rules: tuple[str, ...],
     until: Scalar,
     resume: Resume | None,
 ) -> Evolution:
     diverged, layer = jnp.asarray(failed > 0), jnp.where(failed > 0, failed, stop.layer)
     code = jnp.where(diverged, DIVERGED, jnp.where(stop.holds, STOPPED, COMPLETED))
-    rules = () if rule is None else rule.names()
     which = jnp.where(stop.holds & ~diverged, stop.rule, -1)
     taken = jnp.asarray(taken)
     return Evolution(
@@ -232,7 +242,12 @@ def _evolution(
 
 @eqx.filter_jit
 def _scan(
-    method: FixedStep, problem: Problem, carry: Any, count: int, rule: Rule | None
+    method: FixedStep,
+    problem: Problem,
+    carry: Any,
+    count: int,
+    rule: Rule | None,
+    names: tuple[str, ...],
 ) -> Evolution:
     """All steps as one differentiable, vmappable loop; observables after an overflow are NaN.
 
@@ -272,7 +287,7 @@ def _scan(
     end = jnp.where(layer > 0, records.t[jnp.maximum(taken - 1, 0)], carry.t)
     records = Record(records.t[:kept], jax.tree.map(mask, records.observables))
     final = problem.state(carry.weights, carry.t)
-    return _evolution(records, final, taken, layer, stop, rule, end, None)
+    return _evolution(records, final, taken, layer, stop, names, end, None)
 
 
 def _march(
@@ -288,8 +303,10 @@ def _march(
     rule = _with_arrays(request.until, problem)
     watch = _watch(rule, problem, carry)
     if watch is not None and run is not None and run.resume is not None:
-        seen = replay(rule, run.t, run.records, run.resume.records)
-        watch = watch._replace(memory=seen)
+        if same_rule(request.until, run.resume.rule):
+            watch = run.resume.watch
+        else:
+            watch = watch._replace(memory=replay(rule, run.t, run.records, run.resume.records))
     stop, layer = Verdict(jnp.asarray(False), 0, -1), 0
     parts: list[Record] = []
     saved = Checkpoint(request.checkpoint, *_identity(method, problem, carry, rule, request))
@@ -316,7 +333,7 @@ def _march(
             if not last:
                 parts.append(jax.tree.map(lambda b, n=good: np.asarray(b)[:n], chunk.records))
             if good and chunk.stop.holds:
-                stop, carry = chunk.stop, chunk.carry
+                stop, carry, watch = chunk.stop, chunk.carry, chunk.watch
                 taken += good - 1
                 break
             if good < size:
@@ -339,7 +356,8 @@ def _march(
     resume = (
         None if layer else Resume(method, problem, carry, records=kept, accepted=0, saves="steps")
     )
-    return _evolution(records, final, taken, jnp.asarray(layer), stop, rule, final.t, resume)
+    names = () if request.until is None else request.until.names()
+    return _evolution(records, final, taken, jnp.asarray(layer), stop, names, final.t, resume)
 
 
 def _record(method: FixedStep, problem: Problem, carry: Any) -> Any:

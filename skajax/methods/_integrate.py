@@ -18,6 +18,7 @@ import optimistix
 from jax import lax
 from tqdm.auto import tqdm
 
+from skajax._checks import require
 from skajax._memory import host_bytes, tree_bytes
 from skajax._types import Array, Bool, Int, Scalar, TimeSeries, Weights
 from skajax.methods._checkpoint import Checkpoint
@@ -145,8 +146,12 @@ class Integration:
         checkpoint: Any = None,
         identity: Any = None,
         carry: Carry | None = None,
+        since: float = 0.0,
     ) -> None:
-        """From weights at t = 0, or from what was carried, with records at ts, or at every step."""
+        """From weights at t = 0, or from what was carried, with records at ts, or at every step.
+
+        A rule is not asked about what was before ``since``.
+        """
         self.integrator, self.t1, self.ts, self.name = integrator, t1, ts, name
         self.parts: list[Pieces] = []
         self.status, self.layer = RUNNING, 0
@@ -161,9 +166,17 @@ class Integration:
             self.parts.append(_cut(first, slice(0, int(held)), slice(0, 1)))
         self.carry = carry
         self.file = Checkpoint(checkpoint, identity)
+        self.since = since
         restored = self.file.read(carry, _shapes(integrator, carry))
         if restored is not None:
             self.carry, pieces = restored
+            reached = float(self.carry.t)
+            require(
+                bool(reached <= t1),
+                "checkpoint",
+                f"be from before t1 = {t1:.8g}",
+                f"it was {reached:.8g}",
+            )
             self.parts = [pieces]
             self.saved = len(pieces.t) if integrator.saves == "times" else 0
         self.evaluations = _evaluations(self.carry)
@@ -232,13 +245,15 @@ class Integration:
         self.layer = int(leg.layer) if self.status == DIVERGED else 0
         if self.budget is not None and self.status == RUNNING:
             kept = sum(tree_bytes(part.weights) for part in self.parts)
-            if kept + 2 * tree_bytes(leg.buffers.weights) > self.budget:
+            # All are copied once more, when they become one array.
+            if 2 * (kept + tree_bytes(leg.buffers.weights)) > self.budget:
                 self.status = OUT_OF_MEMORY
 
     def _end_inside(self) -> None:
         """End where the rule began to hold, by a step cut to end there."""
         spent = self.evaluations
-        t, self.stop = _locate(self.integrator, self.carry, self.attempt, self.stop)
+        since = jnp.maximum(self.carry.t, jnp.asarray(self.since, self.carry.t.dtype))
+        t, self.stop = _locate(self.integrator, self.carry, since, self.attempt, self.stop)
         self.t1 = np.asarray(t)[()]
         if self.integrator.saves == "times":
             ahead = self.ts[self.saved :]
@@ -317,7 +332,7 @@ def _chunk(
                 c.t, t_next, c.weights, weights, problem, error, order, c.controller
             )
         )
-        sizes = jnp.stack([_square(w) for w in weights])
+        sizes = problem.squares(weights)
         finite = jnp.isfinite(sizes).all()  # the weights, and their norms
         layer = jnp.argmin(jnp.isfinite(sizes)) + 1
         keep = jnp.asarray(accepted) & finite
@@ -399,9 +414,9 @@ def _chunk(
 
 @eqx.filter_jit
 def _locate(
-    integrator: Integrator, carry: Carry, t_next: Scalar, stop: Verdict
+    integrator: Integrator, carry: Carry, since: Scalar, t_next: Scalar, stop: Verdict
 ) -> tuple[Scalar, Verdict]:
-    """Where in the step from the carry to t_next the rule begins to hold, by bisection.
+    """Where in the step from the carry to t_next, after ``since``, the rule begins to hold: bisection.
 
     ``stop`` is what it says at the step's end.
     """
@@ -423,7 +438,7 @@ def _locate(
         pick = lambda a, b: jax.tree.map(lambda u, v: jnp.where(now.holds, u, v), a, b)
         return pick((left, middle, now), (middle, right, stop))
 
-    _, t, stop = lax.while_loop(apart, halve, (carry.t, t_next, stop))
+    _, t, stop = lax.while_loop(apart, halve, (since, t_next, stop))
     return t, stop
 
 
@@ -476,7 +491,8 @@ def _shapes(integrator: Integrator, carry: Carry) -> Any:
 
 
 def _cut(pieces: Pieces, records: slice, steps: slice) -> Pieces:
-    cut = lambda tree, rows: jax.tree.map(lambda a: np.asarray(a)[rows], tree)
+    # Copies: a view of a few rows would keep the whole buffer.
+    cut = lambda tree, rows: jax.tree.map(lambda a: np.array(np.asarray(a)[rows]), tree)
     return Pieces(
         *cut((pieces.t, pieces.records), records),
         *cut((pieces.steps, pieces.tried, pieces.weights), steps),

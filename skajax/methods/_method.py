@@ -16,6 +16,7 @@ from skajax._types import (
     Count,
     Inputs,
     Int,
+    PerLayer,
     SaveTimes,
     Scalar,
     ScalarLike,
@@ -66,6 +67,16 @@ class Problem(eqx.Module):
     def whole(self, weights: Weights) -> Weights:
         """The whole weights."""
         return weights if self.space is None else self.space.lift(weights)
+
+    def squares(self, weights: Weights) -> PerLayer:
+        """Of each layer, the sum of all its weights' squares."""
+        sums = [
+            jnp.stack([jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(w)]).sum()
+            for w in weights
+        ]
+        if self.space is not None:
+            sums[0] = sums[0] + jnp.sum(jnp.square(self.space.outside))
+        return jnp.stack(sums)
 
     def state(self, weights: Weights, t: Scalar) -> State:
         """The state of the whole weights."""
@@ -167,7 +178,13 @@ class Resume(eqx.Module):
     accepted: int = eqx.field(static=True)
     """... accepted steps there were by then: what came after it is made again."""
     saves: str = eqx.field(static=True)
-    """What was recorded: "steps", "end", or "times"."""
+    """What was recorded: "steps", "end", or "times", ..."""
+    spacing: float = eqx.field(static=True)
+    """... and of times, how far apart the last of them were to be."""
+    rule: Rule | None
+    """The stop rule, and ..."""
+    watch: Any
+    """... what it had seen by then."""
     # A method holds functions too, which have no place among a run's arrays.
     _arrays: Any
     _rest: Any = eqx.field(static=True)
@@ -181,8 +198,12 @@ class Resume(eqx.Module):
         records: int,
         accepted: int,
         saves: str,
+        spacing: float = 0.0,
+        rule: Rule | None = None,
+        watch: Any = None,
     ) -> None:
         """Take the method apart."""
+        self.spacing, self.rule, self.watch = spacing, rule, watch
         self.problem, self.carry = problem, carry
         self.records, self.accepted, self.saves = records, accepted, saves
         self._arrays, self._rest = eqx.partition(

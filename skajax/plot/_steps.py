@@ -21,7 +21,7 @@ def step_sizes(run: Trajectory, *, axes: AxesLike | None = None) -> AxesArray:
         run.path is not None and len(run.path.t) > 1,
         "run",
         "be an adaptive one, outside of jit, that made at least one step",
-        f"it was made by {run.method}",
+        f"it was made by {run.method}, and ended so: {run.outcome}",
     )
     assert run.path is not None
     run = one_run(run)
