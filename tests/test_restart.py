@@ -146,7 +146,7 @@ def test_a_rule_remembers_what_came_before_the_extension(name, memory):
     method, saves = SPANS[name]
     rule = MEMORIES[memory]
     if name == "Adaptive" and memory == "budget":
-        rule = stop.ErrorBudget(2e-5)
+        rule = stop.ErrorBudget(2e-6)
     whole = run(method, t1=12.0, until=rule, **saves)
     assert whole.outcome.stopped
     part = 0.02 * int(0.9 * float(whole.final.t) / 0.02)

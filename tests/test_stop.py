@@ -162,7 +162,7 @@ def test_the_error_budget_is_of_the_whole_weights(x64):
     x = jax.random.uniform(KEY, (5, 60), float)
     network = ska.mlp([7, 4], scale=0.3)
     weights = network.init(jax.random.key(1), x)
-    for method, limit in ((ska.Euler(0.02), 4e-3), (ska.Adaptive(), 5e-5)):
+    for method, limit in ((ska.Euler(0.02), 4e-4), (ska.Adaptive(), 2e-6)):
         ends = [
             ska.simulate(
                 network, weights, x, method, 4.0, until=stop.ErrorBudget(limit), reduction=effort
@@ -292,9 +292,11 @@ def test_bad_rules_are_refused(untyped, case):
 
 def test_other_limits_compile_nothing(compilations):
     def at(time):
-        return run(ska.Adaptive(diffrax.Tsit5()), until=stop.ResidenceTime(time))
+        result = run(ska.Adaptive(diffrax.Tsit5()), until=stop.ResidenceTime(time))
+        assert result.outcome.stopped and len(result.t) > 1
 
-    assert at(0.5).outcome.stopped
+    at(1.0)
     with compilations() as found:
-        assert at(0.6).outcome.stopped and at(1).outcome.stopped
+        at(1.1)
+        at(2)
     assert found == []

@@ -25,6 +25,7 @@ from skajax.methods._method import (
     SOLVER_FAILED,
     STEP_TOO_SMALL,
     STOPPED,
+    WATCHED,
     Evolution,
     Method,
     Outcome,
@@ -34,7 +35,6 @@ from skajax.methods._method import (
     Resume,
     Stats,
     finite_layers,
-    first_failure,
 )
 from skajax.observables import Observables
 from skajax.stop import check_ahead, replay, same_rule
@@ -179,7 +179,6 @@ class Adaptive(Method):
             first = float(_save_times(request.save_at, t1)[0])
             beyond = f"lie beyond the run's end, {end:.8g}"
             require(first > end, "save_at", beyond, f"it began with {first:.8g}")
-        check_ahead(request.until, run.t, run.records)
         return self._integrate(run.resume.problem, None, request, t1, run)
 
     def first_step(self, problem: Problem, weights: Weights, t1: Scalar) -> Scalar | None:
@@ -220,14 +219,16 @@ class Adaptive(Method):
         end: Any = np.asarray(t1)[()]
         ts = np.asarray(t1[None] if saves == "steps" else _save_times(request.save_at, t1))
         spacing = _spacing(ts) if saves == "times" else 0.0
-        carry, before = None, None
+        carry, before, since = None, None, 0.0
         if run is not None:
-            assert run.resume is not None and run.path is not None
+            assert run.resume is not None
             before = run.resume
             spacing = before.spacing or spacing
-            memory = replay(rule, run.t, run.records, before.records)
             if same_rule(request.until, before.rule):
                 memory = before.watch
+            else:
+                check_ahead(request.until, run.t, run.records)
+                memory, since = replay(rule, run.t, run.records, before.records), float(run.final.t)
             if saves == "times" and before.saves == "times":
                 # What was recorded in the step that will be made again is recorded again.
                 ts = np.append(np.asarray(run.t)[before.records :], ts)
@@ -235,7 +236,7 @@ class Adaptive(Method):
         integration = Integration(
             integrator, weights, dt0=_first_step(method, problem, weights, t1), t1=end, ts=ts, name=self.name,
             checkpoint=request.checkpoint, identity=_identity(integrator, weights, carry, request, ts),
-            carry=carry, since=0.0 if run is None else float(run.final.t),
+            carry=carry, since=since,
         )  # fmt: skip
         resume, records, accepted = integration.run()
         evolution = _evolution(integration, self, request, resume, records, accepted, spacing, run)
@@ -342,10 +343,12 @@ def _evolution(
     pieces, status, layer = integration.pieces, integration.status, integration.layer
     t, records, tried = pieces.t, pieces.records, pieces.tried
     steps, kept, tried_before = pieces.steps, pieces.weights, tried[:1]
-    good, bad = first_failure(records) if len(t) else (0, 0)
-    if int(bad):
-        status, layer = DIVERGED, int(bad)
-        t, records = jax.tree.map(lambda a: a[: int(good)], (t, records))
+    # In NumPy, for which another number of records is nothing to compile.
+    finite: Any = np.isfinite([np.asarray(getattr(records, name)) for name in WATCHED]).all(axis=0)
+    if not finite.all():
+        good = int(np.argmin(finite.all(axis=1)))
+        status, layer = DIVERGED, int(np.argmin(finite[good])) + 1
+        t, records = jax.tree.map(lambda a: a[:good], (t, records))
     rejected = np.diff(tried, prepend=tried_before) - 1
     if run is not None:
         assert run.path is not None and run.resume is not None

@@ -38,7 +38,7 @@ from skajax.methods._method import (
 )
 from skajax.network import Network
 from skajax.observables import Observables
-from skajax.stop import Instant, Rule, Verdict, replay, same_rule
+from skajax.stop import Instant, Rule, Verdict, check_ahead, replay, same_rule
 
 CHUNK = 128
 """Steps of one compiled chunk: many against the cost of a call, few against a user's patience."""
@@ -101,6 +101,8 @@ class FixedStep(Method):
             f"lie beyond the run's end, t = {float(run.final.t):.8g}, after {taken} steps",
             f"it gave {count} steps",
         )
+        if not same_rule(request.until, run.resume.rule):
+            check_ahead(request.until, run.t, run.records)
         carry = run.resume.carry
         after = _march(method, problem, carry, count, taken, request, run)
         k = run.resume.records
@@ -353,9 +355,12 @@ def _march(
     # The end is recorded before it is known to be the end: going on, it is recorded again.
     ends = len(records.t) - (1 if method.records_end and not layer else 0)
     kept = ends if not stop.holds else len(records.t) - 1
-    resume = (
-        None if layer else Resume(method, problem, carry, records=kept, accepted=0, saves="steps")
-    )
+    resume = None
+    if not layer:
+        resume = Resume(
+            method, problem, carry, records=kept, accepted=0, saves="steps",
+            rule=request.until, watch=watch,
+        )  # fmt: skip
     names = () if request.until is None else request.until.names()
     return _evolution(records, final, taken, jnp.asarray(layer), stop, names, final.t, resume)
 

@@ -248,10 +248,14 @@ class Method(eqx.Module):
         """Go on from where a run ended."""
 
 
+WATCHED = ("entropy", "entropy_rate", "knowledge_norm", "flow_norm", "weight_norm")
+"""Observables that are all finite for as long as all are."""
+
+
 def finite_layers(records: Observables) -> Bool[Array, "*times layers"]:
     """Which layers were finite, and their norms representable, when they were observed."""
-    fields = (records.entropy, records.entropy_rate, records.knowledge_norm, records.flow_norm)
-    return jnp.isfinite(jnp.stack([*fields, records.weight_norm])).all(axis=0)
+    fields = [getattr(records, name) for name in WATCHED]
+    return jnp.isfinite(jnp.stack(fields)).all(axis=0)
 
 
 def first_failure(records: Observables) -> tuple[Int[Array, ""], Int[Array, ""]]:
