@@ -5,6 +5,7 @@ import os
 import re
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,8 @@ class Checkpoint:
             )
             self.fingerprint = _fingerprint(identity)
 
-    def read(self, carried: Any, part: Any) -> tuple[Any, Any] | None:
-        """What was carried and recorded, in the structure of ``carried`` and ``part``; None yet."""
+    def read(self, carried: Any, part: Callable[[], Any]) -> tuple[Any, Any] | None:
+        """What was carried and recorded, as ``carried`` and ``part()`` have it; None if nothing yet."""
         if self.path is None or not self.path.exists():
             return None
         data = read_netcdf(self.path, "checkpoint", _FORMAT)
@@ -62,8 +63,9 @@ class Checkpoint:
         )
         leaves, shape = jax.tree.flatten(carried)
         values = [_restore(data[f"carried_{n}"].values, leaf) for n, leaf in enumerate(leaves)]
-        records = [data[f"record_{n}"].values for n in range(len(jax.tree.leaves(part)))]
-        return shape.unflatten(values), jax.tree.structure(part).unflatten(records)
+        records, piece = jax.tree.flatten(part())
+        records = [data[f"record_{n}"].values for n in range(len(records))]
+        return shape.unflatten(values), piece.unflatten(records)
 
     def write(self, carried: Any, parts: list[Any], *, last: bool = False) -> None:
         """Replace the file, if the last time is long enough ago, or this is the ``last``."""

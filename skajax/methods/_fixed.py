@@ -312,7 +312,7 @@ def _march(
     stop, layer = Verdict(jnp.asarray(False), 0, -1), 0
     parts: list[Record] = []
     saved = Checkpoint(request.checkpoint, *_identity(method, problem, carry, rule, request))
-    restored = saved.read((carry, watch), _record(method, problem, carry))
+    restored = saved.read((carry, watch), lambda: _record(method, problem, carry))
     if restored is not None:
         (carry, watch), recorded = restored
         parts, taken = [recorded], int(carry.k)

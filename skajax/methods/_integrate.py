@@ -167,7 +167,7 @@ class Integration:
         self.carry = carry
         self.file = Checkpoint(checkpoint, identity)
         self.since = since
-        restored = self.file.read(carry, _shapes(integrator, carry))
+        restored = self.file.read(carry, lambda: _shapes(integrator, carry))
         if restored is not None:
             self.carry, pieces = restored
             reached = float(self.carry.t)
