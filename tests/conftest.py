@@ -3,6 +3,7 @@
 import os
 from contextlib import contextmanager
 
+import equinox
 import hypothesis
 import jax
 import jaxtyping
@@ -30,6 +31,14 @@ hypothesis.settings.register_profile(
     ],
 )
 hypothesis.settings.load_profile("skajax")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_programs():
+    """Each compiled program holds memory maps, of which a process has some 65,000: free a file's."""
+    yield
+    jax.clear_caches()
+    equinox.clear_caches()
 
 
 @pytest.fixture
