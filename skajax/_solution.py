@@ -13,7 +13,7 @@ from skajax._types import Array, Float, PerLayer, Scalar, Weights
 from skajax.flow import State
 from skajax.methods import Path, Resume
 from skajax.methods._adaptive import Adaptive
-from skajax.methods._method import Problem
+from skajax.methods._method import Problem, end_state
 from skajax.observables import Net, Observables
 
 Reading: TypeAlias = str | Callable[[Observables], Array]
@@ -42,7 +42,7 @@ class Solution:
     def state(self, t: float) -> State:
         """The state at one time of the run."""
         if len(self.t) == 1:
-            return _state(self.problem, self._weights(0), jnp.asarray(t, self.t.dtype))
+            return end_state(self.problem, self._weights(0), jnp.asarray(t, self.t.dtype))
         curve, time = self._at(t)
         return _state_on(self.problem, curve, time)
 
@@ -85,11 +85,6 @@ class Solution:
 @eqx.filter_jit
 def _origin(problem: Problem, weights: Weights) -> Net:
     return problem.origin(weights)
-
-
-@eqx.filter_jit
-def _state(problem: Problem, weights: Weights, t: Scalar) -> State:
-    return problem.state(weights, t)
 
 
 @eqx.filter_jit

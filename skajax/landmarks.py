@@ -19,7 +19,7 @@ from scipy.optimize import brentq
 from skajax._checks import require
 from skajax._solution import Reading, Solution
 from skajax._types import Float
-from skajax.observables import LABELS, Observables
+from skajax.observables import LABELS
 from skajax.trajectory import Trajectory
 
 PAPER_DT = 0.01
@@ -258,7 +258,7 @@ def _series(run: Trajectory, reading: Reading) -> tuple[np.ndarray, np.ndarray, 
     if isinstance(reading, str):
         values = np.asarray(getattr(run, reading), float)
     else:
-        values = np.asarray(reading(_observables(run)), float)
+        values = np.asarray(reading(run.observables), float)
     require(
         values.ndim == 2 and len(values) == len(t),
         "observable",
@@ -269,10 +269,6 @@ def _series(run: Trajectory, reading: Reading) -> tuple[np.ndarray, np.ndarray, 
     good = int(np.cumprod(np.isfinite(values).all(axis=1)).sum())
     require(good >= 1, "run", "have at least one finite record", f"it ended so: {run.outcome}")
     return t[:good], values[:good], Z[:good]
-
-
-def _observables(run: Trajectory) -> Observables:
-    return Observables(**{name: getattr(run, name) for name in LABELS})
 
 
 def _landmark(run: Trajectory, source: _Source, point: _Point) -> Landmark:

@@ -17,7 +17,6 @@ from skajax._types import Inputs, SaveTimes, ScalarLike, Weights
 from skajax.methods import Method
 from skajax.methods._method import Evolution, Problem, Request
 from skajax.network import Network, check_inputs, check_weights
-from skajax.observables import LABELS, Observables
 from skajax.stop import Rule
 from skajax.trajectory import Aside, Trajectory
 
@@ -159,7 +158,7 @@ def extend(
         wanted = kind if kind != "times" else _onwards(run, resume.spacing, t1)
     before = Evolution(
         run.t,
-        Observables(**{name: getattr(run, name) for name in LABELS}),
+        run.observables,
         run.final,
         run.stats,
         run.outcome,

@@ -18,7 +18,7 @@ import numpy as np
 from skajax._checks import is_traced, require, require_positive
 from skajax._numbers import as_arrays, as_float
 from skajax._types import Array, Bool, Count, PerLayer, Scalar, ScalarLike
-from skajax.observables import LABELS, Observables
+from skajax.observables import Observables
 
 if TYPE_CHECKING:
     import xarray
@@ -304,7 +304,7 @@ def compare(run: "Trajectory", rules: Sequence[Rule]) -> "xarray.Dataset":
     good = int(np.cumprod(np.isfinite(np.asarray(run.entropy)).all(axis=1)).sum())
     require(good >= 1, "run", "have at least one finite record", "it had none")
     t = np.asarray(run.t)[:good]
-    series = Observables(**{name: jnp.asarray(getattr(run, name))[:good] for name in LABELS})
+    series = jax.tree.map(lambda a: jnp.asarray(a)[:good], run.observables)
     said = [
         _watch(as_arrays(rule, series.entropy.dtype), jnp.asarray(t), series)[1] for rule in rules
     ]

@@ -13,6 +13,7 @@ from skajax._checks import require
 from skajax._types import Inputs, SaveTimes, ScalarLike, Weights
 from skajax._version import versions
 from skajax.methods import Method
+from skajax.methods._method import INVALID
 from skajax.network import Network
 from skajax.simulate import simulate
 from skajax.stop import Rule
@@ -21,10 +22,7 @@ from skajax.trajectory import Trajectory
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["INVALID", "grid", "sweep"]
-
-INVALID = -2
-"""The outcome's code of a lane whose arguments were refused; its message says why."""
+__all__ = ["grid", "sweep"]
 
 
 def grid(**axes: Iterable[Any]) -> dict[str, tuple[Any, ...]]:
@@ -73,7 +71,7 @@ def sweep(
     their own times, the coordinate ``t``; where one has fewer records (or layers) than another,
     NaN follows. Failures are data: ``outcome`` tells for every lane why it ended, ``outcome_code`` and
     the statistics as in a run's own dataset; a lane whose arguments are refused, weights that are not
-    finite, say, has the code ``INVALID`` and its reason, and harms no other.
+    finite, say, has the code -2 and its reason, and harms no other.
 
     Raises ValueError if a function names no axis, or all lanes are refused.
     """

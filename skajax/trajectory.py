@@ -83,6 +83,11 @@ class Trajectory(Observables):
         return self.aside.resume
 
     @property
+    def observables(self) -> Observables:
+        """The records alone."""
+        return Observables(**{name: getattr(self, name) for name in LABELS})
+
+    @property
     def dense(self) -> bool:
         """Whether the run is a function of time (``simulate(..., dense=True)``), not only records."""
         path = self.path

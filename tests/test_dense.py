@@ -62,6 +62,19 @@ def test_the_path_is_the_steps_that_were_made(problem):
     assert path.rejected[0] > 0 and path.weights is None
 
 
+def test_the_first_step_is_the_linear_regimes(problem):
+    x, _ = problem
+    B, ln2 = len(x), np.log(2)
+    rate = (max(np.mean(np.sum(np.asarray(x) ** 2, axis=1)), 9 / 4) + 1) / (4 * ln2)
+    for rtol in (1e-3, 1e-4):
+        result = run(problem, ska.Adaptive(rtol=rtol, atol=rtol / 100))
+        assert int(result.path.rejected[0]) == 0
+        assert float(result.path.t[1]) == pytest.approx(8 * rtol ** (1 / 5) / rate, rel=1e-12)
+    # It bounds how fast knowledge of the first layer can grow while it is small.
+    growth = np.linalg.eigvalsh(np.asarray(x) @ np.asarray(x).T + 1) / (4 * B * ln2)
+    assert growth.max() <= rate
+
+
 def test_outside_of_jit_and_inside_are_the_same_solve(problem):
     x, weights = problem
     for method in (

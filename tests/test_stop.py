@@ -83,6 +83,14 @@ def test_a_rule_ends_the_run_where_its_records_say(name, rule):
         assert int(ended.outcome.step) == k == len(ended.t) - 1
         np.testing.assert_array_equal(ended.t, full.t[: k + 1])
         np.testing.assert_array_equal(ended.entropy, full.entropy[: k + 1])
+    if name != "Adaptive":  # the layer that decides is the slowest
+        flow, Z = np.asarray(full.flow_norm), np.asarray(full.knowledge_norm)
+        slowness = {
+            "FlowConverged": flow[k] / flow[: k + 1].max(axis=0),
+            "EntropyConverged": np.abs(full.entropy_rate[k]) / full.entropy[k],
+            "ResidenceTime": flow[k] / Z[k],
+        }[type(rule).__name__]
+        assert int(ended.outcome.layer) == int(np.argmax(slowness)) + 1
     found = stop.compare(full, [rule])
     assert found.fired.item() and found.t.item() == pytest.approx(float(full.t[k]))
 

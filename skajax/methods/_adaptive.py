@@ -1,4 +1,4 @@
-"""Diffrax's solvers. The only module that knows of Diffrax."""
+"""The flow by Diffrax's solvers: what is asked of them, and what it comes to."""
 
 import math
 import sys
@@ -14,8 +14,7 @@ import numpy as np
 from skajax._checks import as_array, is_traced, require, require_positive
 from skajax._memory import available_bytes, host_bytes, in_words, tree_bytes
 from skajax._numbers import as_arrays, as_float
-from skajax._types import Array, SaveTimes, Scalar, ScalarLike, TimeSeries, Weights
-from skajax.flow import State
+from skajax._types import SaveTimes, Scalar, ScalarLike, TimeSeries, Weights
 from skajax.methods._counting import Count, counted
 from skajax.methods._integrate import CHUNK, Integration, Integrator, step_curve
 from skajax.methods._method import (
@@ -34,7 +33,9 @@ from skajax.methods._method import (
     Request,
     Resume,
     Stats,
+    end_state,
     finite_layers,
+    is_finite,
 )
 from skajax.observables import Observables
 from skajax.stop import check_ahead, replay, same_rule
@@ -211,7 +212,7 @@ class Adaptive(Method):
     ) -> Evolution:
         method = as_arrays(self, problem.x.dtype)
         saves = "steps" if _is(request.save_at, "steps") else "times"
-        rule = None if request.until is None else as_arrays(request.until, problem.x.dtype)
+        rule = as_arrays(request.until, problem.x.dtype)
         integrator = Integrator(
             problem, method.solver, method.controller, self.max_steps,
             rule=rule, saves=saves, dense=request.dense,
@@ -385,12 +386,6 @@ def _evolution(
     )  # fmt: skip
 
 
-@eqx.filter_jit
-def end_state(problem: Problem, weights: Weights, t: Scalar) -> State:
-    """The state at the end of a run."""
-    return problem.state(weights, t)
-
-
 def _save_times(save_at: SaveTimes | str | None, t1: Scalar) -> TimeSeries:
     """The times to record at: increasing, within [0, t1]."""
     if save_at is None:
@@ -480,7 +475,7 @@ def _solve(
     final = problem.state(end, t_end)
 
     finite = (layers | ~saved[:, None]).all(axis=0)
-    finite &= jnp.stack([_is_finite(rate) for rate in problem.flow(end)])
+    finite &= jnp.stack([is_finite(rate) for rate in problem.flow(end)])
     code = jnp.select(
         [
             ~finite.all(),
@@ -502,7 +497,3 @@ def _solve(
         Stats(evaluations, steps, rejected),
         Outcome(code, jnp.where(finite.all(), t_end, jnp.nanmax(t, initial=0)), steps, layer),
     )
-
-
-def _is_finite(tree: Weights) -> Array:
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()

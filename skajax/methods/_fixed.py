@@ -33,8 +33,10 @@ from skajax.methods._method import (
     Request,
     Resume,
     Stats,
+    end_state,
     finite_layers,
     first_failure,
+    square,
 )
 from skajax.network import Network
 from skajax.observables import Observables
@@ -82,7 +84,7 @@ class FixedStep(Method):
         if is_traced(method, problem, carry):
             require(request.checkpoint is None, "checkpoint", "be None inside jit", "it was a path")
             names = () if request.until is None else request.until.names()
-            rule = _with_arrays(request.until, problem)
+            rule = as_arrays(request.until, problem.x.dtype)
             return _scan(method, problem, carry, count, rule, names)
         return _march(method, problem, carry, count, 0, request)
 
@@ -161,15 +163,6 @@ def _start(method: FixedStep, problem: Problem, weights: Weights) -> Any:
     return method.start(problem.network, weights, problem.x)
 
 
-@eqx.filter_jit
-def _state(problem: Problem, weights: Weights, t: Scalar) -> Any:
-    return problem.state(weights, t)
-
-
-def _with_arrays(rule: Rule | None, problem: Problem) -> Rule | None:
-    return None if rule is None else as_arrays(rule, problem.x.dtype)
-
-
 def _join(a: Array, b: Array) -> Array:
     return jax.device_put(np.concatenate([np.asarray(a), np.asarray(b)]))
 
@@ -209,13 +202,9 @@ def _take(
     change = jax.tree.map(jnp.subtract, update, watch.update)
     size = problem.squares(carry.weights).sum()
     counts = watch.known & (size > 0)
-    error = jnp.sqrt(_square(change) / jnp.where(size > 0, size, 1)) / 2
+    error = jnp.sqrt(square(change) / jnp.where(size > 0, size, 1)) / 2
     spent = watch.error + jnp.where(counts, error, 0)
     return after, _Watch(memory, spent, update, jnp.asarray(True)), record, verdict
-
-
-def _square(tree: Weights) -> Scalar:
-    return jnp.stack([jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)]).sum()
 
 
 def _evolution(
@@ -302,7 +291,7 @@ def _march(
     run: Evolution | None = None,
 ) -> Evolution:
     """All steps in chunks; where one meets what is not finite, back to the last good record."""
-    rule = _with_arrays(request.until, problem)
+    rule = as_arrays(request.until, problem.x.dtype)
     watch = _watch(rule, problem, carry)
     if watch is not None and run is not None and run.resume is not None:
         if same_rule(request.until, run.resume.rule):
@@ -351,7 +340,7 @@ def _march(
                 bar.update(size)
                 saved.write((carry, watch), parts, last=taken == count)
     records = jax.tree.map(lambda *leaves: jax.device_put(np.concatenate(leaves)), *parts)
-    final = _state(problem, carry.weights, carry.t)
+    final = end_state(problem, carry.weights, carry.t)
     # The end is recorded before it is known to be the end: going on, it is recorded again.
     ends = len(records.t) - (1 if method.records_end and not layer else 0)
     kept = ends if not stop.holds else len(records.t) - 1

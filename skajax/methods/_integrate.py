@@ -34,6 +34,8 @@ from skajax.methods._method import (
     STEP_TOO_SMALL,
     STOPPED,
     Problem,
+    is_finite,
+    square,
 )
 from skajax.observables import Net, Observables
 from skajax.stop import Instant, Rule, Verdict
@@ -509,21 +511,13 @@ def _evaluations(carry: Carry) -> Any:
     return carry.controller.evaluations if isinstance(carry.controller, Count) else None
 
 
-def _is_finite(tree: Weights) -> Bool[Array, ""]:
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
-
-
-def _square(tree: Any) -> Scalar:
-    return jnp.sum(jnp.stack([jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)]))
-
-
 def _relative(error: Any, size: Scalar) -> Scalar | float:
     """‖error‖ / ‖W‖, where ``size`` is ‖W‖²; 0 for a solver that does not estimate it."""
     if error is None:
         return 0.0
-    return jnp.where(size > 0, jnp.sqrt(_square(error) / jnp.where(size > 0, size, 1)), 0)
+    return jnp.where(size > 0, jnp.sqrt(square(error) / jnp.where(size > 0, size, 1)), 0)
 
 
 @eqx.filter_jit
 def _finite_flow(integrator: Integrator, weights: Weights) -> Bool[Array, " layers"]:
-    return jnp.stack([_is_finite(rate) for rate in integrator.problem.flow(weights)])
+    return jnp.stack([is_finite(rate) for rate in integrator.problem.flow(weights)])

@@ -31,6 +31,8 @@ from skajax.stop import Rule
 
 COMPLETED, DIVERGED, MAX_STEPS, STEP_TOO_SMALL, SOLVER_FAILED, STOPPED, OUT_OF_MEMORY = range(7)
 RUNNING = -1
+INVALID = -2
+"""Of a lane of a sweep whose arguments were refused: no run has it."""
 
 
 class Problem(eqx.Module):
@@ -70,10 +72,7 @@ class Problem(eqx.Module):
 
     def squares(self, weights: Weights) -> PerLayer:
         """Of each layer, the sum of all its weights' squares."""
-        sums = [
-            jnp.stack([jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(w)]).sum()
-            for w in weights
-        ]
+        sums = [square(w) for w in weights]
         if self.space is not None:
             sums[0] = sums[0] + jnp.sum(jnp.square(self.space.outside))
         return jnp.stack(sums)
@@ -81,6 +80,22 @@ class Problem(eqx.Module):
     def state(self, weights: Weights, t: Scalar) -> State:
         """The state of the whole weights."""
         return state(self.network, weights, self.x, t)._replace(weights=self.whole(weights))
+
+
+def square(tree: Any) -> Scalar:
+    """The sum of the squares of all numbers in a tree."""
+    return jnp.stack([jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)]).sum()
+
+
+def is_finite(tree: Any) -> Bool[Array, ""]:
+    """Whether all numbers in a tree are."""
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
+
+
+@eqx.filter_jit
+def end_state(problem: Problem, weights: Weights, t: Scalar) -> State:
+    """The state of the whole weights, compiled."""
+    return problem.state(weights, t)
 
 
 class Request(NamedTuple):
