@@ -55,6 +55,14 @@ class Network:
             x = D[-1]
         return tuple(Z), tuple(D)
 
+    def running(self) -> "Network":
+        """The network as it runs, without what only :meth:`init` reads: alike for alike programs."""
+        return Network(tuple(_running(layer) for layer in self.layers))
+
+
+def _running(layer: Layer) -> Layer:
+    return layer.running() if isinstance(layer, Dense) else layer
+
 
 def mlp(
     widths: Sequence[int],
