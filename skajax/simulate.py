@@ -94,9 +94,16 @@ def prepare(
     method: Method,
     request: Request,
     reduction: Literal["auto", "full", "off"] = "auto",
-    rows: Callable[..., row_space.Rows | None] = row_space.rows,
 ) -> tuple[Problem, Weights]:
-    """What :func:`simulate` hands to its method: arguments checked, inputs reduced by ``rows``."""
+    """What :func:`simulate` hands to its method: arguments checked, inputs reduced."""
+    x = check_arguments(network, x, method, request.until, reduction)
+    return pose(network, weights, x, method, lambda running: find_rows(running, x, reduction))
+
+
+def check_arguments(
+    network: Network, x: Inputs, method: Method, until: Rule | None, reduction: str
+) -> jax.Array:
+    """Refuse what does not fit, but for weights; x as an array of JAX's."""
     require(isinstance(network, Network), "network", "be a Network", f"it was {network!r}")
     require(
         isinstance(method, Method),
@@ -106,18 +113,36 @@ def prepare(
     )
     x = as_array("x", x)
     check_inputs(x)
-    weights = jax.tree.map(lambda leaf: as_array("weights", leaf), weights)
-    check_weights(network, weights, x)
-    _check_rule(request.until)
+    _check_rule(until)
     require(
         reduction in ("auto", "full", "off"),
         "reduction",
         "be 'auto', 'full' or 'off'",
         f"it was {reduction!r}",
     )
+    return x
+
+
+def find_rows(network: Network, x: Inputs, reduction: str) -> row_space.Rows | None:
+    """The row space of x, as ``simulate``'s argument ``reduction`` asks for it."""
+    if reduction == "off":
+        return None
+    return row_space.rows(network, x, "full" if reduction == "full" else "auto")
+
+
+def pose(
+    network: Network,
+    weights: Weights,
+    x: Inputs,
+    method: Method,
+    rows: Callable[[Network], row_space.Rows | None],
+) -> tuple[Problem, Weights]:
+    """The problem, in the row space that ``rows`` finds for the network, if it does; and its weights."""
+    weights = jax.tree.map(lambda leaf: as_array("weights", leaf), weights)
+    check_weights(network, weights, x)
     running = network.running()
-    if reduction != "off" and method.rotates and row_space.reducible(network, weights):
-        reduced = rows(running, x, reduction)
+    if method.rotates and row_space.reducible(network, weights):
+        reduced = rows(running)
         if reduced is not None:
             space, weights = reduced.reduce(weights)
             return Problem(running, reduced.x, space), weights
@@ -214,7 +239,7 @@ def trajectory(
         final=evolution.final,
         stats=stats,
         outcome=evolution.outcome,
-        parameters=_parameters(method, evolution.t.dtype),
+        parameters=numbers(method, evolution.t.dtype),
         aside=Aside(evolution.path, evolution.resume),
         method=method.name,
         network=network,
@@ -235,9 +260,10 @@ def _check_rule(until: object) -> None:
     )
 
 
-def _parameters(method: Method, dtype: jnp.dtype) -> dict[str, jax.Array]:
-    numbers = eqx.filter(method, is_number)
+def numbers(method: Method, dtype: jnp.dtype) -> dict[str, jax.Array]:
+    """A method's numbers by their names: dt, or rtol, atol, ..."""
+    found = eqx.filter(method, is_number)
     return {
         jax.tree_util.keystr(path, simple=True, separator="_"): jnp.asarray(value, dtype)
-        for path, value in jax.tree.leaves_with_path(numbers)
+        for path, value in jax.tree.leaves_with_path(found)
     }
