@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import jax
 import numpy as np
@@ -18,8 +19,10 @@ RESULT = "sweep.nc"
 """The whole sweep, once all lanes are done, as one labelled dataset."""
 
 
-def sweep(config: str, out: str | None, devices: str | None, dry: bool) -> int:
+def sweep(config: str, out: str | None, devices: Literal["all"] | None, dry: bool) -> int:
     """Run what the file says, or say what it would take; 1 if no lane came to its end."""
+    import xarray as xr
+
     import skajax as ska
 
     require(out is not None or dry, "--out", "name a folder to write into", "it was left out")
@@ -35,9 +38,13 @@ def sweep(config: str, out: str | None, devices: str | None, dry: bool) -> int:
         except KeyboardInterrupt:
             print(f"\n{out}: stopped; the same command goes on from here")
             return 130
-    if jax.process_index() == 0:
+    assert isinstance(data, xr.Dataset)
+    status = Store.open(out).status()
+    where = "other processes have the rest"
+    if status.done == status.lanes:
         write_netcdf(data, os.path.join(out, RESULT))
-        print(f"{out}: {counted(Store.open(out).status())}; all of it in {RESULT}")
+        where = f"all of it in {os.path.join(out, RESULT)}"
+    print(f"{out}: {counted(status)}; {where}")
     return 0 if np.isin(data["outcome_code"].values, (COMPLETED, STOPPED)).any() else 1
 
 

@@ -192,9 +192,16 @@ class Store:
             for part in parts
         ]
         attrs = _merged([part.attrs for part in parts])
+        # Of coordinates that are no index, such as times, concat asks that all parts have them.
+        coords = {name for part in parts for name in part.coords if name not in part.dims}
         data = xr.concat(
-            parts, "lane", data_vars="all", coords="minimal", join="outer", combine_attrs="drop"
-        )
+            [part.reset_coords() for part in parts],
+            "lane",
+            data_vars="all",
+            coords="minimal",
+            join="outer",
+            combine_attrs="drop",
+        ).set_coords(coords)
         text = {name: item.astype(str) for name, item in data.items() if item.dtype == object}
         data = data.assign(text).drop_vars(bare).drop_encoding().sortby("lane")
         return data.assign_attrs(attrs)
