@@ -34,7 +34,7 @@ def lane(n):
     values = (1000 * n + 10 * np.arange(records)[:, None] + np.arange(layers)).astype(np.float32)
     return xr.Dataset(
         {
-            "entropy": (("record", "layer"), values),
+            "entropy": (("record", "layer"), values, {"units": "bit"}),
             "final": (("free",), np.arange(layers) * 0.5),
             "steps": np.int32(n),
             "outcome_code": np.int32(0),
@@ -128,9 +128,9 @@ def test_labels_keep_their_types(tmp_path):
 
 def test_versions_that_differ_between_chunks_are_all_told(tmp_path):
     with store(tmp_path) as opened:
-        opened.write(joined([0]).assign_attrs(jax_version="1", device="cpu"))
-        opened.write(joined([1]).assign_attrs(jax_version="2", device="cpu"))
-        assert opened.read().attrs == {"jax_version": "1, 2", "device": "cpu"}
+        opened.write(joined([0]).assign_attrs(format="f", jax_version="1", device="cpu"))
+        opened.write(joined([1]).assign_attrs(format="f", jax_version="2", device="cpu"))
+        assert opened.read().attrs == {"format": "f", "jax_version": "1, 2", "device": "cpu"}
 
 
 BAD_LANES = {
