@@ -195,6 +195,17 @@ def test_another_sweep_is_told_what_differs(tmp_path, case):
         assert opened.done() == {0}
 
 
+def test_of_another_sweep_the_versions_are_told_too(tmp_path):
+    with store(tmp_path, attrs={"jax_version": "1", "numpy_version": "2"}):
+        pass
+    other = {"network": Described("x", "mlp([3])")}
+    attrs = {"jax_version": "3", "numpy_version": "2"}
+    with pytest.raises(ValueError, match=r"values; .*jax_version was 1, and is 3\. Name"):
+        store(tmp_path, other, attrs=attrs).__enter__()
+    with store(tmp_path, attrs=attrs) as opened:  # by themselves they decide nothing
+        assert opened.missing() == list(range(LANES))
+
+
 def damage(content, how):
     if how == "cut":
         return content[: len(content) // 2]
