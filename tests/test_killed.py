@@ -10,10 +10,10 @@ import numpy as np
 
 from skajax.sweeps._store import Store
 
-# More, by hand: SKAJAX_KILLS=20 SKAJAX_LANES=200.
+# More, by hand: SKAJAX_KILLS=20 SKAJAX_LANES=200 SKAJAX_LATEST=15.
 KILLS = int(os.environ.get("SKAJAX_KILLS", "2"))
-LATEST = 4.0  # seconds
-LANES = int(os.environ.get("SKAJAX_LANES", "40"))
+LATEST = float(os.environ.get("SKAJAX_LATEST", "3"))  # seconds
+LANES = int(os.environ.get("SKAJAX_LANES", "20"))
 
 
 def start(path, wait=None):
