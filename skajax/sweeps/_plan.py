@@ -273,14 +273,14 @@ def _bytes(spec: Spec, mesh: Mesh | None) -> tuple[int, int]:
     return size * shared, size * (each + 2 * records * _record(spec))
 
 
-def _arrays(method: Method) -> tuple[float, float]:
+def _arrays(method: Method) -> tuple[float | int, float]:
     """How many arrays like a lane's weights, and like its Z, a step needs: what XLA plans, on a CPU."""
     if isinstance(method, Adaptive):
         stages = getattr(getattr(method.solver, "tableau", None), "num_stages", 1)
         return 2 * stages + 7, 2.5
     if isinstance(method, Published):
-        return 4, 11
-    return (4, 6) if isinstance(method, Euler) else (8, 6)
+        return 4, 11.0
+    return (4, 6.0) if isinstance(method, Euler) else (8, 6.0)
 
 
 def _records(spec: Spec) -> int:
