@@ -17,7 +17,7 @@ from skajax._checks import require
 from skajax._files import read_netcdf, write_netcdf
 from skajax._version import versions
 
-_FORMAT = "skajax checkpoint 1"
+_FORMAT = "skajax checkpoint 2"
 INTERVAL = 10.0
 """Seconds between two writes, at least."""
 
