@@ -11,7 +11,7 @@ from skajax.methods import Adaptive, Descent, Euler, Published
 from skajax.network import Network, mlp
 from skajax.observables import Observables
 from skajax.simulate import RunFailed, extend, simulate
-from skajax.sweep import grid, sweep
+from skajax.sweeps import grid, load_sweep, sweep
 from skajax.trajectory import Trajectory, load
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ __all__ = [
     "grid",
     "landmarks",
     "load",
+    "load_sweep",
     "mlp",
     "plot",
     "simulate",

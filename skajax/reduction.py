@@ -14,7 +14,7 @@ solver, the published rule, SGD with momentum or without. It is *not* so for opt
 each weight by itself, such as Adam, Lion or Adagrad: they do not commute with the rotation Q.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
 import jax
@@ -78,10 +78,46 @@ class RowSpace(eqx.Module):
         return norms.at[..., 0].set(first)
 
 
+class Rows(NamedTuple):
+    """Inputs in their row space: what all runs on one batch share."""
+
+    basis: Float[Array, "inputs rank"] | Int[Array, " rank"]
+    """Q, as :class:`RowSpace` has it."""
+    x: Inputs
+    """X_r = X Q."""
+    host: np.ndarray
+    """Q where weights are taken apart."""
+
+    def reduce(self, weights: Weights) -> tuple[RowSpace, Weights]:
+        """The row space, with what of these weights lies outside of it, and the weights within it."""
+        first = weights[0]
+        W_r, outside = _split(np.asarray(first.W), self.host)
+        space = RowSpace(self.basis, _like(first.W, outside))
+        return space, (first._replace(W=_like(first.W, W_r)), *weights[1:])
+
+
 def find(
     network: Network, weights: Weights, x: Inputs, effort: Literal["auto", "full"] = "auto"
 ) -> tuple[RowSpace, Weights, Array] | None:
     """The row space of x, and weights and inputs reduced to it; None if there is nothing to gain.
+
+    See :func:`rows`, which looks at x alone.
+    """
+    if not reducible(network, weights):
+        return None
+    found = rows(network, x, effort)
+    return None if found is None else (*found.reduce(weights), found.x)
+
+
+def reducible(network: Network, weights: Weights) -> bool:
+    """Whether the first layer's weights can be taken apart: dense, known, its inputs in one piece."""
+    if not isinstance(network.layers[0], Dense):
+        return False
+    return not (is_traced(weights) or _cut(weights[0].W, 0))
+
+
+def rows(network: Network, x: Inputs, effort: Literal["auto", "full"] = "auto") -> Rows | None:
+    """The row space of x; None if this network has nothing to gain.
 
     - "auto" takes what is cheap and pays: it leaves out inputs that are zero in every sample, and
       turns to as many coordinates as there are samples, where these are few (a QR decomposition).
@@ -95,8 +131,8 @@ def find(
     grad of weights or x there is None, nor where the axis of inputs is divided among devices.
     """
     require(effort in ("auto", "full"), "effort", "be 'auto' or 'full'", f"it was {effort!r}")
-    layer, first = network.layers[0], weights[0]
-    if not isinstance(layer, Dense) or is_traced(weights, x) or _cut(x, 1) or _cut(first.W, 0):
+    layer = network.layers[0]
+    if not isinstance(layer, Dense) or is_traced(x) or _cut(x, 1):
         return None
     values, full = np.asarray(x), effort == "full"
     samples, inputs = values.shape
@@ -120,9 +156,7 @@ def find(
             basis[live] = Q
     if basis.shape[-1] == inputs:
         return None
-    W_r, outside = _split(np.asarray(first.W), basis)
-    space = RowSpace(jax.device_put(basis), _like(first.W, outside))
-    return space, (first._replace(W=_like(first.W, W_r)), *weights[1:]), _like(x, x_r)
+    return Rows(jax.device_put(basis), _like(x, x_r), basis)
 
 
 def _rows(x: np.ndarray, full: bool) -> tuple[np.ndarray, np.ndarray]:

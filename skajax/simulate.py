@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import os
+from collections.abc import Callable
 from typing import Literal
 
 import equinox as eqx
@@ -81,6 +82,28 @@ def simulate(
 
     Raises ValueError for arguments that do not fit: their names, what they must be, what they were.
     """
+    request = Request(t1, steps, save_at, dense, until, checkpoint)
+    prepared = prepare(network, weights, x, method, request, reduction)
+    return trajectory(method.evolve(*prepared, request), method, network, prepared[0].space, throw)
+
+
+def prepare(
+    network: Network,
+    weights: Weights,
+    x: Inputs,
+    method: Method,
+    request: Request,
+    reduction: Literal["auto", "full", "off"] = "auto",
+) -> tuple[Problem, Weights]:
+    """What :func:`simulate` hands to its method: arguments checked, inputs reduced."""
+    x = check_arguments(network, x, method, request.until, reduction)
+    return pose(network, weights, x, method, lambda running: find_rows(running, x, reduction))
+
+
+def check_arguments(
+    network: Network, x: Inputs, method: Method, until: Rule | None, reduction: str
+) -> jax.Array:
+    """Refuse what does not fit, but for weights; x as an array of JAX's."""
     require(isinstance(network, Network), "network", "be a Network", f"it was {network!r}")
     require(
         isinstance(method, Method),
@@ -90,24 +113,40 @@ def simulate(
     )
     x = as_array("x", x)
     check_inputs(x)
-    weights = jax.tree.map(lambda leaf: as_array("weights", leaf), weights)
-    check_weights(network, weights, x)
     _check_rule(until)
-    problem = Problem(network, x)
     require(
         reduction in ("auto", "full", "off"),
         "reduction",
         "be 'auto', 'full' or 'off'",
         f"it was {reduction!r}",
     )
-    reduced = None
-    if reduction != "off" and method.rotates:
-        reduced = row_space.find(network, weights, x, reduction)
-    if reduced is not None:
-        space, weights, x = reduced
-        problem = Problem(network, x, space)
-    request = Request(t1, steps, save_at, dense, until, checkpoint)
-    return _trajectory(method.evolve(problem, weights, request), method, problem, throw)
+    return x
+
+
+def find_rows(network: Network, x: Inputs, reduction: str) -> row_space.Rows | None:
+    """The row space of x, as ``simulate``'s argument ``reduction`` asks for it."""
+    if reduction == "off":
+        return None
+    return row_space.rows(network, x, "full" if reduction == "full" else "auto")
+
+
+def pose(
+    network: Network,
+    weights: Weights,
+    x: Inputs,
+    method: Method,
+    rows: Callable[[Network], row_space.Rows | None],
+) -> tuple[Problem, Weights]:
+    """The problem, in the row space that ``rows`` finds for the network, if it does; and its weights."""
+    weights = jax.tree.map(lambda leaf: as_array("weights", leaf), weights)
+    check_weights(network, weights, x)
+    running = network.running()
+    if method.rotates and row_space.reducible(network, weights):
+        reduced = rows(running)
+        if reduced is not None:
+            space, weights = reduced.reduce(weights)
+            return Problem(running, reduced.x, space), weights
+    return Problem(running, x), weights
 
 
 def extend(
@@ -168,7 +207,7 @@ def extend(
     dense = run.path is not None and run.path.weights is not None
     request = Request(t1, steps, wanted, dense, until, checkpoint)
     after = resume.method.proceed(before, request)
-    return _trajectory(after, resume.method, resume.problem, throw)
+    return trajectory(after, resume.method, run.network, resume.problem.space, throw)
 
 
 def _onwards(run: Trajectory, spacing: float, t1: ScalarLike | None) -> np.ndarray | None:
@@ -183,20 +222,27 @@ def _onwards(run: Trajectory, spacing: float, t1: ScalarLike | None) -> np.ndarr
     return np.append(start + spacing * np.arange(1, count), end)
 
 
-def _trajectory(evolution: Evolution, method: Method, problem: Problem, throw: bool) -> Trajectory:
+def trajectory(
+    evolution: Evolution,
+    method: Method,
+    network: Network,
+    space: row_space.RowSpace | None = None,
+    throw: bool = False,
+) -> Trajectory:
+    """What a method hands back, as the result that a user holds."""
     stats = evolution.stats
-    if problem.space is not None:
-        stats = dataclasses.replace(stats, rank=jnp.asarray(problem.space.rank))
+    if space is not None:
+        stats = dataclasses.replace(stats, rank=jnp.asarray(space.rank))
     run = Trajectory(
         **vars(evolution.records),
         t=evolution.t,
         final=evolution.final,
         stats=stats,
         outcome=evolution.outcome,
-        parameters=_parameters(method, problem.x.dtype),
+        parameters=numbers(method, evolution.t.dtype),
         aside=Aside(evolution.path, evolution.resume),
         method=method.name,
-        network=problem.network,
+        network=network,
     )
     if throw:
         require(not is_traced(run), "throw", "be False inside jit and vmap", "it was True")
@@ -214,9 +260,10 @@ def _check_rule(until: object) -> None:
     )
 
 
-def _parameters(method: Method, dtype: jnp.dtype) -> dict[str, jax.Array]:
-    numbers = eqx.filter(method, is_number)
+def numbers(method: Method, dtype: jnp.dtype) -> dict[str, jax.Array]:
+    """A method's numbers by their names: dt, or rtol, atol, ..."""
+    found = eqx.filter(method, is_number)
     return {
         jax.tree_util.keystr(path, simple=True, separator="_"): jnp.asarray(value, dtype)
-        for path, value in jax.tree.leaves_with_path(numbers)
+        for path, value in jax.tree.leaves_with_path(found)
     }

@@ -153,7 +153,7 @@ class Trajectory(Observables):
             last = "output" if name == "output_mean" else "layer"
             described = {"long_name": label.text, "units": label.unit}
             variables[name] = ((*lanes, "time", last), np.asarray(getattr(self, name)), described)
-        single = _scalars(self)
+        single = scalars(self.outcome, self.parameters, self.stats)
         if final:
             for path, leaf in jax.tree.leaves_with_path(self.final):
                 name = _leaf_name(path)
@@ -226,10 +226,11 @@ def _from_dataset(dataset: "xarray.Dataset") -> Trajectory:
     )
 
 
-def _scalars(run: Trajectory) -> dict[str, Any]:
-    scalars = {f"outcome_{name}": getattr(run.outcome, name) for name in _OUTCOME}
-    scalars |= {f"parameter_{name}": value for name, value in run.parameters.items()}
-    return scalars | {name: value for name, value in vars(run.stats).items() if value is not None}
+def scalars(outcome: Outcome, parameters: Mapping[str, Any], stats: Stats) -> dict[str, Any]:
+    """What a file holds of a run beside its records, by the names it has there."""
+    named = {f"outcome_{name}": getattr(outcome, name) for name in _OUTCOME}
+    named |= {f"parameter_{name}": value for name, value in parameters.items()}
+    return named | {name: value for name, value in vars(stats).items() if value is not None}
 
 
 def _description(run: Trajectory) -> dict[str, str]:

@@ -68,13 +68,10 @@ class Integrator(eqx.Module):
         saves: Saves = "times",
         dense: bool = False,
     ) -> None:
-        """Put on the controller what counts, and what sees the whole weights."""
+        """See :func:`stepping`."""
         self.problem, self.rule, self.saves, self.dense = problem, rule, saves, dense
-        self.solver = _with_tolerances(solver, controller)
-        adapts = isinstance(controller, diffrax.AbstractAdaptiveStepSizeController)
-        if problem.space is not None and adapts:
-            controller = Lifted(controller, problem.space)
-        self.controller = counted(controller, solver).wrap(1)
+        self.solver, controller = stepping(problem, solver, controller)
+        self.controller = controller.wrap(1)
         self.max_steps = jnp.asarray(max_steps)
 
     @property
@@ -453,6 +450,19 @@ def step_curve(
     state = solver.init(term, t, t_next, weights, problem)
     _, _, dense, _, _ = solver.step(term, t, t_next, weights, problem, state, False)
     return solver.interpolation_cls(t0=t, t1=t_next, **dense)
+
+
+def stepping(
+    problem: Problem,
+    solver: diffrax.AbstractSolver,
+    controller: diffrax.AbstractStepSizeController,
+) -> tuple[diffrax.AbstractSolver, diffrax.AbstractStepSizeController]:
+    """The solver with its tolerances, the controller with what counts and sees the whole weights."""
+    adapts = isinstance(controller, diffrax.AbstractAdaptiveStepSizeController)
+    seeing = (
+        Lifted(controller, problem.space) if problem.space is not None and adapts else controller
+    )
+    return _with_tolerances(solver, controller), counted(seeing, solver)
 
 
 def _with_tolerances(

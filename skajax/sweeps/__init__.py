@@ -1,0 +1,7 @@
+"""Sweeps: many runs, one call; planned, grouped, divided among devices, kept on disk."""
+
+from skajax.sweeps._grid import grid
+from skajax.sweeps._plan import Group, Plan
+from skajax.sweeps._sweep import load_sweep, sweep
+
+__all__ = ["Group", "Plan", "grid", "load_sweep", "sweep"]
