@@ -2,6 +2,8 @@
 
 from skajax.study.claims import CLAIMS, Claim, Finding, Verdict
 from skajax.study.experiments import Evidence, gather
+from skajax.study.invariance import invariance
+from skajax.study.invariance_table import invariance_table
 from skajax.study.recommend import Recommendation, cost_table, precision_floor, recommend
 from skajax.study.reproduce import Reproduction, reproduce
 from skajax.study.synchronise import Synchronisation, synchronise
@@ -18,6 +20,8 @@ __all__ = [
     "Verdict",
     "cost_table",
     "gather",
+    "invariance",
+    "invariance_table",
     "precision_floor",
     "recommend",
     "reproduce",

@@ -168,7 +168,7 @@ def look(
     spec = Spec(lane, running, x, keys["x"], rows, method, request, steps, cost)
     form = None if rows is None else (rows.x.shape, rows.basis.dtype)
     alike = _form(as_arrays(method, x.dtype))
-    return spec, (running, x.shape, x.dtype, form, alike, joins(method, request))
+    return spec, (running, x.shape, x.dtype, form, alike)
 
 
 def make_groups(
@@ -195,7 +195,7 @@ def _group(specs: list[Spec], mesh: Mesh | None, at_once: int | None) -> Group:
     )
     most = len(specs) if there is None else max(int((SHARE * there - shared) / each), 1)
     width = min(most, _worthwhile(first) if at_once is None else at_once)
-    if not joins(first.method, first.request):
+    if not joins(first.method, first.request, mesh):
         width, devices = 1, 1
     lanes = [spec.lane for spec in specs]
     blocks, rest = [], lanes
@@ -240,7 +240,7 @@ def _form(method: Method) -> Any:
     return structure, tuple(leaves), tuple((a.shape, a.dtype) for a in jax.tree.leaves(arrays))
 
 
-def _inputs(spec: Spec) -> tuple[int, int]:
+def _inputs(spec: Spec) -> tuple[int, ...]:
     return spec.x.shape if spec.rows is None else spec.rows.x.shape
 
 
