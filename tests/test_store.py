@@ -117,6 +117,16 @@ def test_an_empty_store_has_no_lanes(tmp_path):
         assert opened.read().sizes == {"lane": 0}
 
 
+def test_it_can_be_asked_before_anything_is_touched(tmp_path):
+    assert store(tmp_path / "none").ahead() == set()
+    assert not (tmp_path / "none").exists()
+    with store(tmp_path) as opened:
+        opened.write(joined([3]))
+        assert store(tmp_path).ahead() == {3}  # while another writes
+        with pytest.raises(ValueError, match="holds another: network"):
+            store(tmp_path, {"method": ARGUMENTS["method"]}).ahead()
+
+
 def test_labels_keep_their_types(tmp_path):
     axes = {"a": (np.float32(0.1), 2), "b": (True, False), "c": (ska.Euler(0.1), None)}
     with store(tmp_path, axes=axes):

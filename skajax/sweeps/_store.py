@@ -160,6 +160,13 @@ class Store:
                 " sweep again",
             ) from error
 
+    def ahead(self) -> set[int]:
+        """The lanes that are done, before the store is entered; nothing is locked, made or written."""
+        if not (self.path / _MANIFEST).exists():
+            return set()
+        self._compare()
+        return self.done()
+
     def done(self) -> set[int]:
         """The lanes that need not run again, those of all processes."""
         return set(self._outcomes())
@@ -267,7 +274,16 @@ class Store:
         file = self.path / _MANIFEST
         if not file.exists():
             self.manifest.write(file)
-        changes = Manifest.read(file).changes(self.manifest)
+        self._compare()
+        self._look()
+        # It is better known now than after the first lanes, if nothing can be written.
+        probe = self._folder / f".probe-{self._name}-.part"
+        probe.write_bytes(b"")
+        probe.unlink()
+
+    def _compare(self) -> None:
+        """Refuse to be another sweep's."""
+        changes = Manifest.read(self.path / _MANIFEST).changes(self.manifest)
         require(
             not changes,
             "store",
@@ -275,11 +291,6 @@ class Store:
             f"{str(self.path)!r} holds another: {'; '.join(changes)}. Name another folder, or remove"
             " that one",
         )
-        self._look()
-        # It is better known now than after the first lanes, if nothing can be written.
-        probe = self._folder / f".probe-{self._name}-.part"
-        probe.write_bytes(b"")
-        probe.unlink()
 
     def _look(self) -> dict[str, _Chunk]:
         """Every chunk that is there now, by name."""
