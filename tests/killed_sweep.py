@@ -1,5 +1,6 @@
 """A sweep with a store, for tests that kill it: tells which lanes it begins to run, and checks its end."""
 
+import math
 import sys
 
 import jax
@@ -24,7 +25,7 @@ def run(store):
         lambda seed: NETWORK.init(jax.random.key(seed), X),
         X,
         lambda dt: ska.Euler(dt),
-        steps=lambda seed: 0 if seed == 7 else 5 + seed % 4,
+        steps=lambda seed: 0 if seed == 3 else 5 + seed % 4,
         over=ska.grid(dt=[0.1, 0.05, 0.02, 0.01], seed=range(LANES // 4)),
         at_once=3,
         store=store,
@@ -32,12 +33,16 @@ def run(store):
 
 
 if __name__ == "__main__":
-    _sweep.INTERVAL = 0.0
     begins = _runner.Runner.run
 
     def told(self, block):
+        """A block is a chunk: its last lane has all of it written."""
         say("runs", *block)
-        return begins(self, block)
+        _sweep.INTERVAL = math.inf
+        *rows, last = begins(self, block)
+        yield from rows
+        _sweep.INTERVAL = 0.0
+        yield last
 
     _runner.Runner.run = told
     say("ready")
