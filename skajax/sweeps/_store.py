@@ -155,7 +155,7 @@ class Store:
         except OSError as error:
             raise OSError(
                 error.errno,
-                f"{len(own)} lanes could not be written to {str(self.path)!r}: {error.strerror}."
+                f"{len(own)} {'lane' if len(own) == 1 else 'lanes'} could not be written to {str(self.path)!r}: {error.strerror}."
                 f" All {len(self.done())} lanes before them are safe: make room, and start the same"
                 " sweep again",
             ) from error
