@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from skajax import entropy, landmarks, stop
+from skajax import entropy, landmarks, stop, variational
 from skajax._version import __version__
 from skajax.flow import State, flow, state, tangents
 from skajax.layers import Dense, DenseWeights
@@ -46,6 +46,7 @@ __all__ = [
     "study",
     "sweep",
     "tangents",
+    "variational",
 ]
 
 

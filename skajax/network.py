@@ -121,7 +121,7 @@ def check_inputs(x: jax.Array) -> None:
     _check_finite("x", x)
 
 
-def check_weights(network: Network, weights: Weights, x: jax.Array) -> None:
+def check_weights(network: Network, weights: Weights, x: Inputs) -> None:
     """Refuse weights that ``network.init(key, x)`` could not have made: structure, shapes, dtype."""
     layers = len(network.layers)
     require(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 
 from skajax import entropy as ent
@@ -36,7 +37,11 @@ class Observables(eqx.Module):
     entropy: LayerSeries
     """H = Σ h(z), Shannon's entropy of the decisions, bits (eq. 9, see :func:`skajax.entropy`)."""
     entropy_rate: LayerSeries
-    """-(1/ln 2) Σ z Ḋ, bits per time (eq. 10); figure 1 shows it times Δt."""
+    """-(1/ln 2) Σ z Ḋ, bits per time (eq. 10): transport - dissipation; figure 1 shows it times Δt."""
+    dissipation: LayerSeries
+    """-⟨∇_W H, Ẇ⟩, bits per time: what the layer's own weights take off its entropy."""
+    transport: LayerSeries
+    """Σ ∇_z H (ẋ W), bits per time: what the motion of the layer's input adds to its entropy."""
     alignment: LayerSeries
     """cos(z, Ḋ) = Σ z Ḋ / (‖z‖ ‖Ḋ‖), figure 2; 0 where z or Ḋ is 0."""
     knowledge_norm: LayerSeries
@@ -62,6 +67,8 @@ class Observables(eqx.Module):
         """The same, where ż and Ḋ stood for differences over dt: rates are linear in them."""
         rates = lambda o: (
             o.entropy_rate,
+            o.dissipation,
+            o.transport,
             o.flow_norm,
             o.tensor_net_rate,
             o.tensor_net_rate_equation,
@@ -81,6 +88,8 @@ class Label(NamedTuple):
 LABELS = {
     "entropy": Label("entropy", "$H$", "bit"),
     "entropy_rate": Label("entropy rate", r"$\dot H$", "bit/time"),
+    "dissipation": Label("dissipation", r"$-\langle\nabla_W H, \dot W\rangle$", "bit/time"),
+    "transport": Label("transport", r"$\nabla_z H\cdot\dot x W$", "bit/time"),
     "alignment": Label("alignment", r"$\cos(z, \dot D)$", "1"),
     "knowledge_norm": Label("knowledge", r"$\Vert Z\Vert_F$", "1"),
     "flow_norm": Label("knowledge flow", r"$\Vert\Phi\Vert_F$", "1/time"),
@@ -120,13 +129,15 @@ def observe(
     Zdot: Tensors,
     Ddot: Tensors,
     slope_Zdot: Tensors,
+    dissipation: PerLayer,
     origin: Net,
 ) -> Observables:
     """Observables of one instant, from knowledge, decisions and their rates of change.
 
     ``slope_Zdot`` is D' ż, for the Lagrangian -z D' ż (eq. 14). Along an ODE that is Ḋ itself; of
-    differences over a step it is not. ``origin`` is :func:`net_potential` where the run began: the
-    Net counts from there.
+    differences over a step it is not. ``dissipation`` is as :func:`dissipation` has it, and the
+    transport is what else the entropy's rate is made of. ``origin`` is :func:`net_potential` where the
+    run began: the Net counts from there.
     """
     # Sums first, then one formula for all layers: what an instant costs is its sums.
     entropy = _per_layer([jnp.sum(ent.entropy(z)) for z in Z])
@@ -135,9 +146,12 @@ def observe(
     lengths = Z_norm * Ddot_norm
     aligned = lengths > 0
     net = _net_potential(Z, D, entropy)
+    entropy_rate = -z_Ddot / _LN2
     return Observables(
         entropy=entropy,
-        entropy_rate=-z_Ddot / _LN2,
+        entropy_rate=entropy_rate,
+        dissipation=dissipation,
+        transport=entropy_rate + dissipation,
         alignment=jnp.where(aligned, z_Ddot / jnp.where(aligned, lengths, 1), 0),
         knowledge_norm=Z_norm,
         flow_norm=Zdot_norm,
@@ -152,12 +166,37 @@ def observe(
 
 
 def observe_along(
-    network: Network, weights: Weights, velocity: Weights, x: Inputs, origin: Net
+    network: Network,
+    weights: Weights,
+    velocity: Weights,
+    x: Inputs,
+    origin: Net,
+    flow: Weights | None = None,
 ) -> Observables:
-    """Observables of weights that move at ``velocity``, with the exact tangents ż and Ḋ."""
+    """Observables of weights that move at ``velocity``, with the exact tangents ż and Ḋ.
+
+    ``flow`` is that of the weights, where their velocity is another.
+    """
     Z, D = network.forward(weights, x)
     Zdot, Ddot = tangents(network, weights, velocity, x)
-    return observe(weights, Z, D, Zdot, Ddot, Ddot, origin)
+    lost = dissipation(velocity if flow is None else flow, velocity, x.shape[0])
+    seen = observe(weights, Z, D, Zdot, Ddot, Ddot, lost, origin)
+    # The inputs rest: what a difference leaves of the first layer's transport is rounding.
+    return eqx.tree_at(lambda o: o.transport, seen, seen.transport.at[0].set(0))
+
+
+def dissipation(flow: Weights, velocity: Weights, samples: int) -> PerLayer:
+    """Of each layer, -⟨∇_W H, Ẇ⟩ = B ⟨flow, Ẇ⟩, bits per time: the entropy that its weights take off.
+
+    The chain rule through z = knowledge(W, x), where W and the input x both move, gives
+
+        dH/dt = Σ ∇_z H ż = ⟨∇_W H, Ẇ⟩ + Σ ∇_z H (∂z/∂x) ẋ = -dissipation + transport.
+
+    H is summed over the B samples and the flow is -∇_W H / B. Along the flow the dissipation is therefore
+    B ‖∇_W (H / B)‖² ≥ 0; and the transport is that of a dense layer's ẋ W, 0 in the first layer.
+    """
+    products = jax.tree.map(lambda f, v: jnp.sum(f * v), flow, velocity)
+    return samples * _per_layer([jnp.stack(jax.tree.leaves(layer)).sum() for layer in products])
 
 
 def _net_potential(Z: Tensors, D: Tensors, entropy: PerLayer) -> Net:

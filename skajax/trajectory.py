@@ -25,7 +25,7 @@ from skajax.observables import LABELS, Observables
 if TYPE_CHECKING:
     import xarray
 
-_FORMAT = "skajax trajectory 2"
+_FORMAT = "skajax trajectory 3"
 _OUTCOME = ("code", "t", "step", "layer", "rule")
 
 

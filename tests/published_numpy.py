@@ -20,6 +20,7 @@ def published(weights, x, dt, passes, dtype=np.float64):
     layers = range(len(W))
     Z_prev = D_prev = None
     net = {"published": np.zeros(len(W), dtype), "equation": np.zeros(len(W), dtype)}
+    lost = np.zeros(len(W), dtype)
     rows = []
     for k in range(passes):
         Z, D = [], []
@@ -45,9 +46,12 @@ def published(weights, x, dt, passes, dtype=np.float64):
                 net_equation = np.sum((D[l] + Z[l] * slope / ln2) * delta_Z)
                 net["published"][l] += net_published
                 net["equation"][l] += net_equation
+                entropy_rate = -np.sum(Z[l] * delta_D) / ln2 / dt
                 for name, value in {
                     "entropy": np.sum(entropy),
-                    "entropy_rate": -np.sum(Z[l] * delta_D) / ln2 / dt,
+                    "entropy_rate": entropy_rate,
+                    "dissipation": lost[l],
+                    "transport": entropy_rate + lost[l],
                     "alignment": np.sum(Z[l] * delta_D) / lengths if lengths > 0 else dtype(0),
                     "knowledge_norm": np.linalg.norm(Z[l]),
                     "flow_norm": np.linalg.norm(delta_Z) / dt,
@@ -62,8 +66,11 @@ def published(weights, x, dt, passes, dtype=np.float64):
                 gradients.append(-(Z[l] * slope + delta_D) / ln2)
             for l in layers:  # noqa: E741
                 below = x if l == 0 else D_prev[l - 1]
-                W[l] = W[l] - dt * below.T @ gradients[l] / B
-                b[l] = b[l] - dt * gradients[l].mean(axis=0)
+                gradient_W = below.T @ gradients[l] / B
+                gradient_b = gradients[l].mean(axis=0)
+                lost[l] = B * (np.sum(gradient_W**2) + np.sum(gradient_b**2))
+                W[l] = W[l] - dt * gradient_W
+                b[l] = b[l] - dt * gradient_b
             rows.append(row)
         Z_prev, D_prev = Z, D
     return rows, list(zip(W, b, strict=True))

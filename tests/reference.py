@@ -127,8 +127,11 @@ def observables(weights, velocity, x, start):
     Z, D = forward(weights, x)
     Z0, _ = forward(start, x)
     Zdot, Ddot = tangents(weights, velocity, x)
+    inputs, inputs_dot = [x, *D[:-1]], [np.zeros_like(x), *Ddot[:-1]]
     rows = []
-    for (W, _), z, d, z0, zdot, ddot in zip(weights, Z, D, Z0, Zdot, Ddot, strict=True):
+    for (W, _), (dW, db), a, adot, z, d, z0, zdot, ddot in zip(
+        weights, velocity, inputs, inputs_dot, Z, D, Z0, Zdot, Ddot, strict=True
+    ):
         gradient = -z * slope(z) / LN2
         softplus = np.sum(np.logaddexp(0, z) - np.logaddexp(0, z0))
         change = np.sum(shannon(z)) - np.sum(shannon(z0))
@@ -136,6 +139,8 @@ def observables(weights, velocity, x, start):
             {
                 "entropy": np.sum(shannon(z)),
                 "entropy_rate": -np.sum(z * ddot) / LN2,
+                "dissipation": -np.sum(gradient * (a @ dW + db)),
+                "transport": np.sum(gradient * (adot @ W)),
                 "alignment": np.sum(z * ddot) / np.linalg.norm(z) / np.linalg.norm(ddot),
                 "knowledge_norm": np.linalg.norm(z),
                 "flow_norm": np.linalg.norm(zdot),

@@ -19,7 +19,8 @@ from skajax.observables import LABELS
 from skajax.plot import _style
 
 PER_LAYER = [name for name in LABELS if name != "output_mean"]
-SIGNED = [n for n in PER_LAYER if n.startswith("tensor_net")] + ["entropy_rate", "lagrangian"]
+RATES = ["entropy_rate", "dissipation", "transport", "lagrangian"]
+SIGNED = [n for n in PER_LAYER if n.startswith("tensor_net")] + RATES
 RED, GREEN = _style.MINIMUM.colour, _style.CROSSING.colour
 
 

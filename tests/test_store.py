@@ -34,14 +34,17 @@ def lane(n):
     values = (1000 * n + 10 * np.arange(records)[:, None] + np.arange(layers)).astype(np.float32)
     return xr.Dataset(
         {
-            "entropy": (("record", "layer"), values),
-            "t": ("record", np.linspace(0, 1, records)),
+            "entropy": (("record", "layer"), values, {"units": "bit"}),
             "final": (("free",), np.arange(layers) * 0.5),
             "steps": np.int32(n),
             "outcome_code": np.int32(0),
             "outcome": f"completed: lane {n}" + "!" * n,
         },
-        {"record": np.arange(records), "layer": np.arange(1, 1 + layers)},
+        {
+            "record": np.arange(records),
+            "layer": np.arange(1, 1 + layers),
+            "t": ("record", np.linspace(0, 1, records)),
+        },
     )
 
 
@@ -56,12 +59,14 @@ def failed(n):
 def joined(numbers, make=lane):
     """Lanes as one Dataset: what a sweep hands to the store."""
     parts = [make(n) for n in numbers]
+    parts = [part.reset_coords(set(part.coords) & {"t"}) for part in parts]
     parts = [
         part.assign_coords(free=np.arange(part.sizes["free"])) if "free" in part.dims else part
         for part in parts
     ]
     data = xr.concat(parts, "lane", data_vars="all", coords="minimal", join="outer")
-    return data.assign_coords(lane=list(numbers)).drop_vars("free", errors="ignore")
+    data = data.assign_coords(lane=list(numbers)).drop_vars("free", errors="ignore")
+    return data.set_coords("t") if "t" in data else data
 
 
 def store(path, arguments=ARGUMENTS, axes=AXES, **options):
@@ -123,9 +128,9 @@ def test_labels_keep_their_types(tmp_path):
 
 def test_versions_that_differ_between_chunks_are_all_told(tmp_path):
     with store(tmp_path) as opened:
-        opened.write(joined([0]).assign_attrs(jax_version="1", device="cpu"))
-        opened.write(joined([1]).assign_attrs(jax_version="2", device="cpu"))
-        assert opened.read().attrs == {"jax_version": "1, 2", "device": "cpu"}
+        opened.write(joined([0]).assign_attrs(format="f", jax_version="1", device="cpu"))
+        opened.write(joined([1]).assign_attrs(format="f", jax_version="2", device="cpu"))
+        assert opened.read().attrs == {"format": "f", "jax_version": "1, 2", "device": "cpu"}
 
 
 BAD_LANES = {

@@ -16,7 +16,7 @@ from skajax._files import read_netcdf, write_netcdf
 from skajax._fingerprint import fingerprint, key_data
 from skajax._version import versions
 
-_FORMAT = "skajax checkpoint 1"
+_FORMAT = "skajax checkpoint 2"
 INTERVAL = 10.0
 """Seconds between two writes, at least."""
 

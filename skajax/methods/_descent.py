@@ -35,7 +35,8 @@ class Descent(FixedStep):
     optimiser by ``optax.inject_hyperparams``.
 
     Records ``steps`` + 1 instants, the end included. Rates (entropy_rate, flow_norm, ...) are those
-    of the motion that the optimiser makes, Ẇ = u_k / η_k, or of the flow where η_k is 0.
+    of the motion that the optimiser makes, Ẇ = u_k / η_k, or of the flow where η_k is 0. So is the
+    dissipation -⟨∇_W H, Ẇ⟩, which is negative where the optimiser climbs.
     """
 
     optimiser: optax.GradientTransformation = eqx.field(static=True)
@@ -83,7 +84,8 @@ class Descent(FixedStep):
         velocity = jax.tree.map(
             lambda u, v: jnp.where(moves, u / jnp.where(moves, eta, 1), v), update, rates
         )
-        record = Record(carry.t, observe_along(network, carry.weights, velocity, x, carry.origin))
+        seen = observe_along(network, carry.weights, velocity, x, carry.origin, flow=rates)
+        record = Record(carry.t, seen)
         return _Carry(carry.k + 1, carry.t + eta, weights, carry.origin, state), record
 
     def _learning_rate(self, k: Int[Array, ""], state: Any, dtype: jnp.dtype) -> Scalar:

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 
 from skajax._checks import require, require_positive
 from skajax._numbers import as_float
-from skajax._types import Array, Inputs, Int, Scalar, ScalarLike, Tensors, Weights
+from skajax._types import Array, Inputs, Int, PerLayer, Scalar, ScalarLike, Tensors, Weights
 from skajax.entropy import BITS, decision_derivative, entropy_gradient
 from skajax.methods._fixed import FixedStep, Record, whole_steps
 from skajax.network import Network
-from skajax.observables import Net, observe
+from skajax.observables import Net, dissipation, observe
 
 
 class _Carry(NamedTuple):
@@ -23,6 +23,7 @@ class _Carry(NamedTuple):
     Z: Tensors  # of the previous pass
     D: Tensors
     net: Net  # accumulated up to the previous pass
+    lost: PerLayer  # dissipated in the previous update
 
 
 class Published(FixedStep):
@@ -34,7 +35,9 @@ class Published(FixedStep):
 
     where x is X for the first layer and D_{k-1} of the layer below, that of the *previous* pass,
     for the others. Pass k is recorded before its update, at t = (k - 1) dt, with the backward
-    differences ż = ΔZ / dt and Ḋ = ΔD / dt (eq. 7) and the Tensor Net as the sum of eq. 8. So
+    differences ż = ΔZ / dt and Ḋ = ΔD / dt (eq. 7) and the Tensor Net as the sum of eq. 8. The
+    dissipation is backward too, B ‖xᵀ g / B‖² (with the bias) of the update that led to pass k, and the
+    transport is what else the entropy's rate is made of: in the first layer an error of order dt. So
     pass 1 has no flow, there are K - 1 records, and the run ends K - 1 updates after its start.
     ``simulate`` takes t1 = K dt, or steps = K; the paper's T = 0.5 is t1.
 
@@ -71,7 +74,8 @@ class Published(FixedStep):
         """Pass 0: forward only."""
         Z, D = network.forward(weights, x)
         zero = jnp.zeros(len(Z), x.dtype)
-        return _Carry(jnp.asarray(0), jnp.zeros((), x.dtype), weights, Z, D, Net(zero, zero))
+        t = jnp.zeros((), x.dtype)
+        return _Carry(jnp.asarray(0), t, weights, Z, D, Net(zero, zero), zero)
 
     def step(self, network: Network, carry: _Carry, x: Inputs) -> tuple[_Carry, Record]:
         """Pass k + 1, for k updates done: forward, record, update."""
@@ -84,7 +88,9 @@ class Published(FixedStep):
         slope_delta_Z = jax.tree.map(lambda z, dz: decision_derivative(z) * dz, Z, delta_Z)
 
         # Sums per step first: dividing them by dt costs less than dividing every ΔZ and ΔD.
-        per_step = observe(carry.weights, Z, D, delta_Z, delta_D, slope_delta_Z, carry.net)
+        per_step = observe(
+            carry.weights, Z, D, delta_Z, delta_D, slope_delta_Z, carry.lost, carry.net
+        )
         observables = per_step.per_time(dt)
         net = Net(
             carry.net.published + per_step.tensor_net_rate,
@@ -94,7 +100,7 @@ class Published(FixedStep):
             lambda o: (o.tensor_net, o.tensor_net_equation), observables, tuple(net)
         )
 
-        weights = []
+        weights, gradients = [], []
         inputs = (x, *carry.D[:-1])
         for layer, w, x_l, z, dD in zip(
             network.layers, carry.weights, inputs, Z, delta_D, strict=True
@@ -102,8 +108,10 @@ class Published(FixedStep):
             g = entropy_gradient(z) - BITS * dD
             _, pullback = jax.vjp(partial(layer.knowledge, x=x_l), w)
             (gradient,) = pullback(g * (1 / x.shape[0]))
+            gradients.append(gradient)
             weights.append(jax.tree.map(lambda p, q: p - dt * q, w, gradient))
 
         k = carry.k + 1
-        after = _Carry(k, k.astype(x.dtype) * dt, tuple(weights), Z, D, net)
+        lost = dt * dissipation(tuple(gradients), tuple(gradients), x.shape[0])
+        after = _Carry(k, k.astype(x.dtype) * dt, tuple(weights), Z, D, net, lost)
         return after, Record(carry.t, observables)

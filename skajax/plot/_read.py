@@ -12,7 +12,7 @@ from skajax.trajectory import Trajectory
 
 PER_LAYER = tuple(name for name in LABELS if name != "output_mean")
 TENSOR_NETS = tuple(name for name in PER_LAYER if name.startswith("tensor_net"))
-SIGNED = ("entropy_rate", "alignment", "lagrangian", *TENSOR_NETS)
+SIGNED = ("entropy_rate", "dissipation", "transport", "alignment", "lagrangian", *TENSOR_NETS)
 
 
 def check_observable(observable: str, among: Sequence[str] = PER_LAYER) -> None:

@@ -46,12 +46,18 @@ class Lane(NamedTuple):
     request: Request
 
 
-def joins(method: Method, request: Request) -> bool:
-    """Whether such a run can be one of a block, and not only one by itself."""
+def joins(method: Method, request: Request, mesh: Mesh | None = None) -> bool:
+    """Whether such a run can be one of a block, and not only one by itself.
+
+    An adaptive one that a rule ends, or that records its steps, goes by itself; and where samples are
+    divided too, because Diffrax's checks cannot be compiled for lanes and samples on one mesh.
+    """
     if isinstance(method, FixedStep):
         return True
-    known = request.until is None and not isinstance(request.save_at, str)
-    return isinstance(method, Adaptive) and (known or request.save_at == "end")
+    at_times = not isinstance(request.save_at, str) or request.save_at == "end"
+    known = request.until is None and at_times
+    whole = mesh is None or mesh.axis_names == (LANES,)
+    return isinstance(method, Adaptive) and known and whole
 
 
 def evolve_together(
@@ -288,6 +294,7 @@ class _Steps:
     def _go(self, piece: _Piece) -> list[_Piece]:
         """Advance until some lanes are through; what is left of the block, in powers of two."""
         members, taken, moving = piece.members, piece.taken, piece.moving
+        places = {n: members.index(n) for n in members}  # one for each, where some fill up
         through: set[int] = set()
         while not through:
             ahead = min(self.counts[n] for n in members) - taken
@@ -295,9 +302,9 @@ class _Steps:
             chunk = advance(piece.fixed, moving, self.rule, jnp.asarray(size), self.mesh)
             good, stop, at = jax.device_get((chunk.good, chunk.stop, chunk.at))
             records = jax.tree.map(np.asarray, chunk.records)
-            for place, n in enumerate(members):
+            for n, place in places.items():
                 if n in through:
-                    continue  # there twice, to fill up
+                    continue
                 looks = self.counts[n] == taken
                 if good[place] < size:
                     through.add(n)  # without a result
@@ -318,7 +325,7 @@ class _Steps:
         pieces = []
         for width in widths(len(left), len(left), self.devices):
             some, left = _filled(left[:width], self.devices), left[width:]
-            which = [members.index(n) for n in some]
+            which = [places[n] for n in some]
             moved = _placed(_pick(moving, which), self.mesh)
             pieces.append(_Piece(some, piece.fixed.pick(which, self.mesh), moved, taken))
         return pieces

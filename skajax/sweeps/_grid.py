@@ -47,8 +47,8 @@ class Arguments:
         needs = self.needs[name]
         if needs is None:
             return (name,)
-        place = dict(zip(self.axes, np.unravel_index(lane, self.shape), strict=True))
-        return (name, *(int(place[axis]) for axis in needs))
+        place = self._place(lane)
+        return (name, *(place[axis] for axis in needs))
 
     def get(self, name: str, lane: int) -> Any:
         """A lane's argument."""
@@ -75,9 +75,13 @@ class Arguments:
         value, needs = self.given[name], self.needs[name]
         if needs is None:
             return value
+        place = self._place(lane)
+        return value(**{axis: self.axes[axis][place[axis]] for axis in needs})
+
+    def _place(self, lane: int) -> dict[str, int]:
+        """Where a lane is on each axis."""
         place = np.unravel_index(lane, self.shape)
-        at = {axis: self.axes[axis][n] for axis, n in zip(self.axes, place, strict=True)}
-        return value(**{axis: at[axis] for axis in needs})
+        return {axis: int(n) for axis, n in zip(self.axes, place, strict=True)}
 
     def _parameters(self, name: str, value: Any) -> tuple[str, ...] | None:
         """The axes that an argument is a function of; None for one that is the same in all lanes."""

@@ -168,7 +168,7 @@ def look(
     spec = Spec(lane, running, x, keys["x"], rows, method, request, steps, cost)
     form = None if rows is None else (rows.x.shape, rows.basis.dtype)
     alike = _form(as_arrays(method, x.dtype))
-    return spec, (running, x.shape, x.dtype, form, alike, joins(method, request))
+    return spec, (running, x.shape, x.dtype, form, alike)
 
 
 def make_groups(
@@ -195,7 +195,7 @@ def _group(specs: list[Spec], mesh: Mesh | None, at_once: int | None) -> Group:
     )
     most = len(specs) if there is None else max(int((SHARE * there - shared) / each), 1)
     width = min(most, _worthwhile(first) if at_once is None else at_once)
-    if not joins(first.method, first.request):
+    if not joins(first.method, first.request, mesh):
         width, devices = 1, 1
     lanes = [spec.lane for spec in specs]
     blocks, rest = [], lanes
@@ -240,7 +240,7 @@ def _form(method: Method) -> Any:
     return structure, tuple(leaves), tuple((a.shape, a.dtype) for a in jax.tree.leaves(arrays))
 
 
-def _inputs(spec: Spec) -> tuple[int, int]:
+def _inputs(spec: Spec) -> tuple[int, ...]:
     return spec.x.shape if spec.rows is None else spec.rows.x.shape
 
 
@@ -273,14 +273,14 @@ def _bytes(spec: Spec, mesh: Mesh | None) -> tuple[int, int]:
     return size * shared, size * (each + 2 * records * _record(spec))
 
 
-def _arrays(method: Method) -> tuple[float, float]:
+def _arrays(method: Method) -> tuple[float | int, float]:
     """How many arrays like a lane's weights, and like its Z, a step needs: what XLA plans, on a CPU."""
     if isinstance(method, Adaptive):
         stages = getattr(getattr(method.solver, "tableau", None), "num_stages", 1)
         return 2 * stages + 7, 2.5
     if isinstance(method, Published):
-        return 4, 11
-    return (4, 6) if isinstance(method, Euler) else (8, 6)
+        return 4, 11.0
+    return (4, 6.0) if isinstance(method, Euler) else (8, 6.0)
 
 
 def _records(spec: Spec) -> int:

@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 from skajax._checks import as_array, require
 from skajax.methods._method import Request
 from skajax.simulate import pose
-from skajax.sweeps._block import LANES, Lane, devices_of, evolve_together
+from skajax.sweeps._block import LANES, Lane, devices_of, evolve_together, joins
 from skajax.sweeps._grid import Arguments
 from skajax.sweeps._plan import Group, Plan, Spec, look
 from skajax.sweeps._records import Row, refused, row
@@ -28,13 +28,10 @@ def mesh_of(devices: Any) -> Mesh | None:
         return None
     if isinstance(devices, str) and devices == "all":
         return Mesh(np.asarray(jax.local_devices()), (LANES,))
-    others = 0 if not isinstance(devices, Mesh) else len(set(devices.axis_names) - {LANES})
-    require(
-        isinstance(devices, Mesh) and others <= 1,
-        "devices",
-        f"be 'all', or a Mesh with an axis {LANES!r}, or one for the samples, or both",
-        f"it was {devices!r}",
-    )
+    fits = isinstance(devices, Mesh) and len(set(devices.axis_names) - {LANES}) <= 1
+    must = f"be 'all', or a Mesh with an axis {LANES!r}, or one for the samples, or both"
+    require(fits, "devices", must, f"it was {devices!r}")
+    assert isinstance(devices, Mesh)
     here = all(device.process_index == jax.process_index() for device in devices.devices.flat)
     require(here, "devices", "be this process's", "some were another's: lanes know no others")
     return devices
@@ -101,7 +98,8 @@ class Runner:
             else:
                 ready.append((spec, Lane(spec.method, *posed, spec.request)))
         together = [None] * len(ready)
-        if len(ready) > 1 or (ready and devices_of(self.mesh) > 1):
+        several = len(ready) > 1 or devices_of(self.mesh) > 1
+        if ready and several and joins(ready[0][1].method, ready[0][1].request, self.mesh):
             together = evolve_together([lane for _, lane in ready], self.mesh, final=self.final)
         for (spec, lane), evolution in zip(ready, together, strict=True):
             if evolution is None:

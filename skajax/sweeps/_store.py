@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     import xarray
 
 _MANIFEST = "sweep.json"
-_CHUNK = "skajax sweep chunk 1"
-_OWN = ("format", "sweep", "seconds")
+_OWN = ("sweep", "seconds")
 """Attributes that a chunk has for itself."""
 
 
@@ -142,12 +141,7 @@ class Store:
         )
         again = sorted(own & self.done())
         require(not again, "lanes", "be new ones", f"the store holds {again} already")
-        attrs = {
-            **lanes.attrs,
-            "format": _CHUNK,
-            "sweep": self.manifest.digest,
-            "seconds": float(seconds),
-        }
+        attrs = {"sweep": self.manifest.digest, "seconds": float(seconds)}
         content = netcdf(lanes.assign_attrs(attrs))
         name = f"{numbers.min():06d}-{self._name}-{_digest(content)}.nc"
         try:
@@ -192,12 +186,20 @@ class Store:
             for part in parts
         ]
         attrs = _merged([part.attrs for part in parts])
+        # Of coordinates that are no index, such as times, concat asks that all parts have them.
+        coords = {name for part in parts for name in part.coords if name not in part.dims}
         data = xr.concat(
-            parts, "lane", data_vars="all", coords="minimal", join="outer", combine_attrs="drop"
-        )
+            [part.reset_coords() for part in parts],
+            "lane",
+            data_vars="all",
+            coords="minimal",
+            join="outer",
+            combine_attrs="drop_conflicts",
+        ).set_coords(coords)
         text = {name: item.astype(str) for name, item in data.items() if item.dtype == object}
         data = data.assign(text).drop_vars(bare).drop_encoding().sortby("lane")
-        return data.assign_attrs(attrs)
+        data.attrs = attrs
+        return data
 
     def status(self) -> Status:
         """How much of the sweep is there."""

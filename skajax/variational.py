@@ -1,0 +1,314 @@
+"""The principle of entropic least action (section 2.5): what it says, and what does single out the flow.
+
+SKA's Lagrangian L = -z σ(z) (1 - σ(z)) ż (eq. 14) is ln 2 times dh/dt, the total time derivative of the
+entropy h(z); so is the Tensor Net's integrand that of another function of z. Such a Lagrangian is
+called null. Its Euler-Lagrange equation reads 0 = 0 on *every* path (eq. 16-25), its action depends
+on the path's end points alone, its Hamiltonian is 0, and "least action" selects nothing: all paths
+between two states have the same action, SKA's and any other's.
+
+What does single out dW/dt = -∇H is that each layer descends the mean entropy F = H / B of its own
+neurons, its input x given, as steeply as the norm of weights allows:
+
+- at each instant the flow is the least of all velocities in :func:`rayleighian`;
+- over time it is the least of all paths in :func:`onsager_machlup`, whose expansion is the balance
+  of energy dH/dt = -dissipation + transport (:func:`energy_rates`);
+- in steps it is the limit of :func:`minimising_movement`, each step of which is a minimum.
+
+Paths are functions t → z of one array, or a tree of arrays, of any shape; Lagrangians are functions
+(z, ż, t) → L, summed where they are no single number. All is differentiated automatically, so both must be
+written in ``jax.numpy``; all works under jit, vmap and grad.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optimistix as optx
+from jax import lax
+
+from skajax import entropy as ent
+from skajax._checks import require, require_positive
+from skajax._types import (
+    Array,
+    ArrayLike,
+    Bool,
+    Inputs,
+    Int,
+    PerLayer,
+    PyTree,
+    Scalar,
+    ScalarLike,
+    Sign,
+    Weights,
+)
+from skajax.flow import flow, tangents
+from skajax.network import Network
+from skajax.observables import dissipation
+
+__all__ = [
+    "EnergyRates",
+    "Lagrangian",
+    "Movement",
+    "Path",
+    "action",
+    "energy_rates",
+    "euler_lagrange",
+    "hamiltonian",
+    "lagrangian",
+    "local_entropy",
+    "minimising_movement",
+    "momentum",
+    "onsager_machlup",
+    "rayleighian",
+    "tensor_net",
+]
+
+Path: TypeAlias = Callable[[Scalar], Any]
+"""t → z: an array of any shape, or a tree of them."""
+Lagrangian: TypeAlias = Callable[[Any, Any, Scalar], Any]
+"""(z, ż, t) → L."""
+
+_NODES, _GAUSS = np.polynomial.legendre.leggauss(10)
+
+
+# The paper's principle: any Lagrangian along any path.
+
+
+def lagrangian(z: PyTree[Array], zdot: PyTree[Array], t: ScalarLike = 0.0) -> Scalar:
+    """SKA's Lagrangian L = -Σ z σ(z) (1 - σ(z)) ż, nats per time (eq. 14)."""
+    return _sum(jax.tree.map(ent.lagrangian, z, zdot))
+
+
+def tensor_net(sign: Sign = "equation") -> Lagrangian:
+    """The Tensor Net's integrand Σ (D ∓ ∇_z H) ż as a Lagrangian (eq. 26-28).
+
+    ``sign`` is that of :func:`skajax.entropy.tensor_net_rate`: "equation", σ(z) ż - L / ln 2, or
+    "published".
+    """
+    rate = partial(ent.tensor_net_rate, sign=sign)
+    return lambda z, zdot, t: _sum(jax.tree.map(rate, z, zdot))
+
+
+def momentum(
+    lagrangian: Lagrangian, z: PyTree[ArrayLike], zdot: PyTree[ArrayLike], t: ScalarLike = 0.0
+) -> PyTree[Array]:
+    """Conjugate momentum p = ∂L/∂ż, in the shape of z; SKA's is -z S (1 - S), S = σ(z) (eq. 17)."""
+    return jax.grad(_total(lagrangian), 1)(*_arrays(z, zdot), _time(t))
+
+
+def hamiltonian(
+    lagrangian: Lagrangian, z: PyTree[ArrayLike], zdot: PyTree[ArrayLike], t: ScalarLike = 0.0
+) -> Scalar:
+    """Hamiltonian Σ p ż - L: 0 for SKA's, as for every Lagrangian that is linear in ż."""
+    z, zdot = _arrays(z, zdot)
+    p = momentum(lagrangian, z, zdot, t)
+    return _sum(jax.tree.map(jnp.multiply, p, zdot)) - _total(lagrangian)(z, zdot, _time(t))
+
+
+def euler_lagrange(lagrangian: Lagrangian, path: Path, t: ScalarLike) -> PyTree[Array]:
+    """The residual d/dt (∂L/∂ż) - ∂L/∂z of the Euler-Lagrange equation (eq. 16) at one time of a path.
+
+    In the shape of z; 0 where the path makes the action stationary. Of SKA's Lagrangian and of the
+    Tensor Net's integrand it is 0 on every path.
+    """
+    t = _time(t)
+    p = lambda t: momentum(lagrangian, *_motion(path, t), t)
+    force = jax.grad(_total(lagrangian), 0)(*_motion(path, t), t)
+    return jax.tree.map(jnp.subtract, _motion(p, t)[1], force)
+
+
+def action(
+    lagrangian: Lagrangian, path: Path, t0: ScalarLike, t1: ScalarLike, *, panels: int = 32
+) -> Scalar:
+    """Action ∫ L dt along a path from t0 to t1; for SKA's Lagrangian, ln 2 times the entropy's change.
+
+    By Gauss-Legendre quadrature with 10 nodes in each of so many equal ``panels``: to rounding for
+    paths that are smooth within a panel.
+    """
+    total = _total(lagrangian)
+    return _integral(lambda t: total(*_motion(path, t), t), t0, t1, panels)
+
+
+# What singles out the flow.
+
+
+def local_entropy(
+    network: Network, weights: Weights, x: Inputs, given: Weights | None = None
+) -> PerLayer:
+    """F^(l) = H^(l) / B, bits: of each layer the entropy summed over neurons, averaged over samples.
+
+    With ``given``, each layer's input is what weights ``given`` make of x, and does not move with
+    ``weights``: the flow at W is minus the gradient of Σ_l F^(l)(W; given=W), its steepest descent.
+    """
+    below = weights if given is None else given
+    means, inputs = [], x
+    for layer, w, v in zip(network.layers, weights, below, strict=True):
+        means.append(jnp.sum(ent.entropy(layer.knowledge(w, inputs))) / x.shape[0])
+        inputs = ent.decision(layer.knowledge(v, inputs))
+    return jnp.stack(means)
+
+
+def rayleighian(network: Network, weights: Weights, velocity: Weights, x: Inputs) -> PerLayer:
+    """R^(l) = ⟨∇_W F^(l), V⟩ + ½ ‖V‖² of each layer, for weights that move at V, bits per time.
+
+    Onsager's principle: of all velocities the flow is the one with the least R, which is the entropy's
+    rate of change, input given, plus half the dissipation. R(V) = R(flow) + ½ ‖V - flow‖².
+    """
+    rates = flow(network, weights, x)
+    return -dissipation(rates, velocity, 1) + dissipation(velocity, velocity, 1) / 2
+
+
+class EnergyRates(NamedTuple):
+    """The two sources of each layer's entropy: dH/dt = transport - dissipation, bits per time."""
+
+    dissipation: PerLayer
+    transport: PerLayer
+
+
+def energy_rates(network: Network, weights: Weights, velocity: Weights, x: Inputs) -> EnergyRates:
+    """Dissipation -⟨∇_W H, Ẇ⟩ and transport Σ ∇_z H (∂z/∂x) ẋ, for weights that move at any velocity.
+
+    Each by its own derivative: what a run records as ``dissipation`` and ``transport`` at the cost of
+    no matrix product, here by the definitions. Along the flow the dissipation is
+    B ‖∇_W F‖² ≥ 0. The transport has either sign, and is 0 in the first layer, whose input rests.
+    """
+    _, D = network.forward(weights, x)
+    _, Ddot = tangents(network, weights, velocity, x)
+    inputs, moving = (jnp.asarray(x), *D[:-1]), (jnp.zeros_like(x), *Ddot[:-1])
+    lost, carried = [], []
+    for layer, w, v, a, adot in zip(network.layers, weights, velocity, inputs, moving, strict=True):
+        H = lambda w, a, layer=layer: jnp.sum(ent.entropy(layer.knowledge(w, a)))
+        lost.append(-jax.jvp(lambda w, a=a, H=H: H(w, a), (w,), (v,))[1])
+        carried.append(jax.jvp(lambda a, w=w, H=H: H(w, a), (a,), (adot,))[1])
+    return EnergyRates(jnp.stack(lost), jnp.stack(carried))
+
+
+def onsager_machlup(
+    network: Network,
+    path: Path,
+    x: Inputs,
+    t0: ScalarLike,
+    t1: ScalarLike,
+    *,
+    panels: int = 32,
+) -> PerLayer:
+    """½ B ∫ ‖Ẇ - flow(W)‖² dt of each layer along any path of weights t → W, bits.
+
+    The least action that selects: it is 0 on the flow and positive on every other path. Expanded, it is
+    the balance of energy,
+
+        ½ B ∫ (‖Ẇ‖² + ‖∇_W F‖²) dt + H(t1) - H(t0) - ∫ transport dt ≥ 0,
+
+    (De Giorgi): no motion takes off more entropy than the flow for what it dissipates. ``panels`` as in
+    :func:`action`.
+    """
+
+    def distance(t: Scalar) -> PerLayer:
+        weights, velocity = _motion(path, t)
+        excess = jax.tree.map(jnp.subtract, velocity, flow(network, weights, x))
+        return dissipation(excess, excess, x.shape[0]) / 2
+
+    return _integral(distance, t0, t1, panels)
+
+
+class Movement(NamedTuple):
+    """What :func:`minimising_movement` found, and in how many iterations, layer by layer."""
+
+    weights: Weights
+    iterations: Int[Array, " layers"]
+    converged: Bool[Array, " layers"]
+
+
+def minimising_movement(
+    network: Network,
+    weights: Weights,
+    x: Inputs,
+    dt: ScalarLike,
+    *,
+    rtol: float | None = None,
+    max_steps: int = 256,
+) -> Movement:
+    """One implicit step: of each layer, W⁺ = argmin F(W⁺; x^(l)) + ‖W⁺ - W‖² / (2 dt), with F = H / B.
+
+    That is to minimise H + B ‖W⁺ - W‖² / (2 dt): the distance carries the same B that the flow does.
+    "Input given" means that x^(l) is what the layers below make of x *before* the step: no gradient
+    and no motion crosses a layer. A minimum obeys W⁺ = W + dt · flow(W⁺; x^(l)), the implicit Euler
+    step, and F(W⁺; x^(l)) ≤ F(W; x^(l)) whatever dt is.
+
+    For the first layer, whose input rests, the scheme is exactly De Giorgi's for one fixed function
+    F^(1). A hidden layer's function changes between steps, as its input moves: each step lowers its
+    entropy given the input, and the transport then adds to it. As dt → 0 the steps converge to the
+    flow in all layers, with order 1.
+
+    The minimum is sought by Optimistix's L-BFGS, without a matrix, over the mean velocity
+    u = (W⁺ - W) / dt from u = flow(W) on, to ``rtol`` (its default is the square root of the precision's
+    ε), and is unique while dt is below the inverse of F's steepest negative curvature: 1 / 13.8
+    for the paper's first layer at its start. Beyond, it is a local one.
+    """
+    require_positive("dt", dt, "a time step")
+    dtype = jnp.result_type(x)
+    dt = jnp.asarray(dt, dtype)
+    tolerance = float(np.sqrt(jnp.finfo(dtype).eps)) if rtol is None else rtol
+    require_positive("rtol", tolerance, "a tolerance")
+    solver = optx.LBFGS(rtol=tolerance, atol=tolerance)
+    moved, iterations, converged, inputs = [], [], [], jnp.asarray(x)
+    for layer, w, start in zip(network.layers, weights, flow(network, weights, x), strict=True):
+        z = layer.knowledge(w, inputs)
+        after = lambda u, w=w: jax.tree.map(lambda w, u: w + dt * u.astype(dtype), w, u)
+
+        def objective(u: Any, _: Any, layer=layer, z=z, a=inputs, after=after) -> Scalar:
+            # Neuron by neuron the difference of entropies, and then the sum: less is cancelled.
+            gain = ent.entropy(layer.knowledge(after(u), a)) - ent.entropy(z)
+            descent = jnp.sum(gain) / (x.shape[0] * dt)
+            return descent.astype(float) + dissipation((u,), (u,), 1)[0] / 2
+
+        start = jax.tree.map(
+            lambda v: v.astype(float), start
+        )  # the precision of the solver's memory
+        found = optx.minimise(objective, solver, start, max_steps=max_steps, throw=False)
+        moved.append(after(found.value))
+        iterations.append(found.stats["num_steps"])
+        converged.append(found.result == optx.RESULTS.successful)
+        inputs = ent.decision(z)
+    return Movement(tuple(moved), jnp.stack(iterations), jnp.stack(converged))
+
+
+def _motion(path: Path, t: Scalar) -> tuple[Any, Any]:
+    """Where a path is, and how fast it moves."""
+    return jax.jvp(path, (t,), (jnp.ones_like(t),))
+
+
+def _total(lagrangian: Lagrangian) -> Callable[[Any, Any, Scalar], Scalar]:
+    return lambda z, zdot, t: _sum(lagrangian(z, zdot, t))
+
+
+def _sum(tree: Any) -> Scalar:
+    return jnp.stack([jnp.sum(leaf) for leaf in jax.tree.leaves(tree)]).sum()
+
+
+def _arrays(*trees: Any) -> Any:
+    return jax.tree.map(jnp.asarray, trees)
+
+
+def _time(t: ScalarLike) -> Scalar:
+    return t if isinstance(t, jax.Array) else jnp.asarray(t, float)
+
+
+def _integral(
+    rate: Callable[[Scalar], Array], t0: ScalarLike, t1: ScalarLike, panels: int
+) -> Array:
+    require(
+        isinstance(panels, int) and not isinstance(panels, bool) and panels >= 1,
+        "panels",
+        "be a whole number of panels, at least 1",
+        f"it was {panels!r}",
+    )
+    start, span = _time(t0), _time(t1) - _time(t0)
+    middles = (2 * np.arange(panels)[:, None] + 1 + _NODES) / (2 * panels)
+    share = jnp.asarray(np.tile(_GAUSS, panels) / (2 * panels), span.dtype)
+    times = start + span * jnp.asarray(middles.ravel(), span.dtype)
+    rates = lax.map(rate, times, batch_size=len(_NODES))
+    return span * jnp.tensordot(share, rates, 1)
