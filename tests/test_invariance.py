@@ -135,7 +135,7 @@ def ensemble():
 
 def test_every_axis_has_its_label(ensemble):
     assert dict(ensemble["error"].sizes) == {
-        "rule": 3, "seed": 2, "pair": 3, "norm": 2, "observable": 12, "layer": 2,
+        "rule": 3, "seed": 2, "pair": 3, "norm": 2, "observable": len(LABELS), "layer": 2,
     }  # fmt: skip
     assert ensemble["observable"].values.tolist() == list(LABELS)
     assert ensemble["dt"].values.tolist() == [0.1, 0.025, 1 / 160]
@@ -212,7 +212,7 @@ def test_the_figure_shows_the_errors_and_the_accuracy(ensemble, data):
     (level,) = [line for line in ax.lines if line.get_linestyle() == ":"]
     np.testing.assert_allclose(level.get_ydata(), 0.02)
     assert len(ax.collections) == 4  # two bands a layer
-    again = plot.invariance(data, "flow_norm", norm="max", ax=plt.subplot())
+    again = plot.invariance(data, "flow_norm", norm="max", ax=plt.subplots()[1])
     np.testing.assert_allclose(again.lines[0].get_ydata()[-1], euler_error(10)[1], rtol=1e-5)
     for options, message in [
         ((ensemble, "entropy"), "Argument data must have one rule"),
