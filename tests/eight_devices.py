@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import jax
 import numpy as np
+import pytest
 import xarray as xr
 from jax.sharding import Mesh
 
@@ -101,13 +102,9 @@ def what_does_not_fit():
     for devices, argument, word in (
         ("some", "devices", "'all'"), (cube, "devices", "one for the samples"), (uneven, "x", "12"),
     ):  # fmt: skip
-        try:
+        with pytest.raises(ValueError, match=f"Argument {argument} must .*{word}"):
             ska.sweep(NETWORK, start, X, ska.Euler(0.1), t1=0.5, over=ska.grid(seed=range(2)),
                       devices=devices)  # fmt: skip
-        except ValueError as error:
-            assert f"Argument {argument} must" in str(error) and word in str(error), error
-        else:
-            raise AssertionError(f"devices={devices} was taken")
 
 
 if __name__ == "__main__":
