@@ -5,11 +5,13 @@ import math
 import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from hypothesis import given
 
 import skajax as ska
+from skajax import plot
 from skajax.observables import LABELS
 from skajax.study import errors, invariance, invariance_table
 
@@ -133,7 +135,7 @@ def ensemble():
 
 def test_every_axis_has_its_label(ensemble):
     assert dict(ensemble["error"].sizes) == {
-        "rule": 3, "seed": 2, "pair": 3, "norm": 2, "observable": 12, "layer": 2,
+        "rule": 3, "seed": 2, "pair": 3, "norm": 2, "observable": len(LABELS), "layer": 2,
     }  # fmt: skip
     assert ensemble["observable"].values.tolist() == list(LABELS)
     assert ensemble["dt"].values.tolist() == [0.1, 0.025, 1 / 160]
@@ -196,6 +198,30 @@ def test_the_table_says_what_was_measured(ensemble, data):
     assert lines[-1].startswith("Verified: η = ")
     with pytest.raises(ValueError, match="Argument norm must be one of"):
         invariance_table(data, norm="l1")
+
+
+def test_the_figure_shows_the_errors_and_the_accuracy(ensemble, data):
+    plt.switch_backend("Agg")
+    ax = plot.invariance(ensemble.sel(rule="published"), "knowledge_norm")
+    errors = ensemble["error"].sel(
+        rule="published", norm="l2", observable="knowledge_norm", layer=2
+    )
+    (line,) = [line for line in ax.lines if line.get_label() == "layer 2"]
+    np.testing.assert_allclose(line.get_xdata(), [1 / 160, 0.025, 0.1])
+    np.testing.assert_allclose(line.get_ydata()[::-1], errors.median("seed"))
+    (level,) = [line for line in ax.lines if line.get_linestyle() == ":"]
+    np.testing.assert_allclose(level.get_ydata(), 0.02)
+    assert len(ax.collections) == 4  # two bands a layer
+    again = plot.invariance(data, "flow_norm", norm="max", ax=plt.subplots()[1])
+    np.testing.assert_allclose(again.lines[0].get_ydata()[-1], euler_error(10)[1], rtol=1e-5)
+    for options, message in [
+        ((ensemble, "entropy"), "Argument data must have one rule"),
+        ((data, "loss"), "Argument observable must be one of"),
+        ((ensemble.sel(rule="wild"), "entropy"), "Argument data must have an error of entropy"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            plot.invariance(*options)
+    plt.close("all")
 
 
 @pytest.mark.parametrize(

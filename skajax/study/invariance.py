@@ -5,14 +5,16 @@ alone, the errors here would be 0; of a method of order 1 they fall in proportio
 """
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import diffrax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
+from jax.sharding import Mesh
 
 from skajax._checks import as_array, require, require_positive
 from skajax._types import Array, Float, Inputs, Weights
@@ -24,7 +26,7 @@ from skajax.observables import LABELS
 from skajax.simulate import simulate
 from skajax.study.errors import CurveError, Numbers, curve_error, local_orders, order, step_for
 from skajax.study.experiments import STEPS, T
-from skajax.sweep import grid, sweep
+from skajax.sweeps import grid, sweep
 from skajax.trajectory import Trajectory
 
 PAIRS = tuple((T / K, K) for K in STEPS)
@@ -57,6 +59,8 @@ def invariance(
     judge: str = "entropy_rate",
     most: int = 5000,
     rtol: float | None = None,
+    devices: Literal["all"] | Mesh | None = None,
+    store: str | os.PathLike[str] | None = None,
 ) -> xr.Dataset:
     """The error of every pair (η, K) against the continuous limit, its order, and the step for an accuracy.
 
@@ -70,6 +74,7 @@ def invariance(
       its measured error is small enough, or would take more than ``most`` steps.
     - ``rtol`` of the reference: by default 1e-6 by Tsit5 for float32 inputs, 1e-11 by Dopri8 for float64;
       its atol is a hundredth.
+    - ``devices`` and ``store`` of the runs at all pairs, as for :func:`skajax.sweep`.
 
     Errors are taken over a run's own records up to T, the least of all η K, without those that have
     no flow, as pass 1 of the published rule. The reference is solved once for each seed and recorded
@@ -117,7 +122,11 @@ def invariance(
         lambda method, pair: makers[method](pairs[pair][0]),
         steps=lambda pair: pairs[pair][1],
         over=grid(method=range(len(makers)), seed=seeds, pair=range(len(pairs))),
-    ).transpose("method", "seed", "pair", ...)
+        devices=devices,
+        store=store,
+    )
+    assert isinstance(runs, xr.Dataset)
+    runs = runs.transpose("method", "seed", "pair", ...)
     lanes = {
         (m, s, p): _of_sweep(runs.isel(method=m, seed=s, pair=p), end)
         for m, s, p in np.ndindex(len(makers), len(seeds), len(pairs))
