@@ -11,7 +11,7 @@ from skajax.methods import Adaptive, Descent, Euler, Published
 from skajax.network import Network, mlp
 from skajax.observables import Observables
 from skajax.simulate import RunFailed, extend, simulate
-from skajax.sweeps import grid, load_sweep, sweep
+from skajax.sweeps import grid, load_sweep, on_times, sweep
 from skajax.trajectory import Trajectory, load
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ __all__ = [
     "load",
     "load_sweep",
     "mlp",
+    "on_times",
     "plot",
     "simulate",
     "state",

@@ -48,6 +48,11 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument("--out", metavar="DIR", help="folder to write into, and to go on from")
     sweep.add_argument("--devices", choices=("all",), help="lanes over all devices, not only one")
     sweep.add_argument("--dry", action="store_true", help="only say what it would take")
+    sweep.add_argument(
+        "--distributed",
+        action="store_true",
+        help="this is one of several processes, that SLURM, MPI or a cluster of TPUs has started",
+    )
     sweep.set_defaults(command=_sweep)
 
     info = commands.add_parser("info", help="what a run's file, or a sweep's folder, holds")
@@ -96,7 +101,7 @@ def _run(options: argparse.Namespace) -> int:
 def _sweep(options: argparse.Namespace) -> int:
     from skajax.cli._sweep import sweep
 
-    return sweep(options.config, options.out, options.devices, options.dry)
+    return sweep(options.config, options.out, options.devices, options.dry, options.distributed)
 
 
 def _info(options: argparse.Namespace) -> int:

@@ -162,7 +162,41 @@ def test_a_dry_sweep_runs_nothing(config, tmp_path, capsys):
     assert main(["sweep", str(config), "--dry"]) == 0
     assert "to run, of 6; 0 done, 2 refused" in capsys.readouterr().out
     assert main(["sweep", str(config), "--out", str(tmp_path / "out"), "--dry"]) == 0
-    assert not list((tmp_path / "out").glob("chunks/*.nc"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_sweep_that_is_stopped_says_how_to_go_on(config, tmp_path, capsys, monkeypatch):
+    def stopped(**_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ska, "sweep", stopped)
+    assert main(["sweep", str(config), "--out", str(tmp_path / "out")]) == 130
+    assert "the same command goes on" in capsys.readouterr().out
+
+
+def test_a_sweep_of_several_processes_finds_the_others_first(config, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda: asked.append("others"))
+    monkeypatch.setattr(ska, "sweep", lambda **_: asked.append("sweep"))
+    assert main(["sweep", str(config), "--dry", "--distributed"]) == 0
+    assert asked == ["others", "sweep"]
+
+    def alone():
+        raise RuntimeError("no coordinator")
+
+    monkeypatch.setattr(jax.distributed, "initialize", alone)
+    assert main(["sweep", str(config), "--dry", "--distributed"]) == 2
+    told = capsys.readouterr().err
+    assert "Argument --distributed must be given where SLURM" in told and "no coordinator" in told
+
+
+def test_the_sweep_of_the_readme_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (example,) = blocks("toml")
+    Path("sweep.toml").write_text(example, encoding="utf-8")
+    assert main(["sweep", "sweep.toml", "--out", "out"]) == 0
+    assert "32 of 32 lanes done;" in capsys.readouterr().out
+    assert ska.load_sweep("out").flow_norm.sizes == {"dt": 2, "seed": 16, "record": 49, "layer": 3}
 
 
 def test_bad_sweeps_are_explained(config, tmp_path, capsys):

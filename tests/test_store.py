@@ -117,6 +117,16 @@ def test_an_empty_store_has_no_lanes(tmp_path):
         assert opened.read().sizes == {"lane": 0}
 
 
+def test_it_can_be_asked_before_anything_is_touched(tmp_path):
+    assert store(tmp_path / "none").ahead() == set()
+    assert not (tmp_path / "none").exists()
+    with store(tmp_path) as opened:
+        opened.write(joined([3]))
+        assert store(tmp_path).ahead() == {3}  # while another writes
+        with pytest.raises(ValueError, match="holds another: network"):
+            store(tmp_path, {"method": ARGUMENTS["method"]}).ahead()
+
+
 def test_labels_keep_their_types(tmp_path):
     axes = {"a": (np.float32(0.1), 2), "b": (True, False), "c": (ska.Euler(0.1), None)}
     with store(tmp_path, axes=axes):
@@ -193,6 +203,17 @@ def test_another_sweep_is_told_what_differs(tmp_path, case):
     assert {path: path.read_bytes() for path in before} == before
     with store(tmp_path, attrs={"note": "decides nothing"}) as opened:
         assert opened.done() == {0}
+
+
+def test_of_another_sweep_the_versions_are_told_too(tmp_path):
+    with store(tmp_path, attrs={"jax_version": "1", "numpy_version": "2"}):
+        pass
+    other = {"network": Described("x", "mlp([3])")}
+    attrs = {"jax_version": "3", "numpy_version": "2"}
+    with pytest.raises(ValueError, match=r"values; .*jax_version was 1, and is 3\. Name"):
+        store(tmp_path, other, attrs=attrs).__enter__()
+    with store(tmp_path, attrs=attrs) as opened:  # by themselves they decide nothing
+        assert opened.missing() == list(range(LANES))
 
 
 def damage(content, how):

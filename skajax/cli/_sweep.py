@@ -19,7 +19,9 @@ RESULT = "sweep.nc"
 """The whole sweep, once all lanes are done, as one labelled dataset."""
 
 
-def sweep(config: str, out: str | None, devices: Literal["all"] | None, dry: bool) -> int:
+def sweep(
+    config: str, out: str | None, devices: Literal["all"] | None, dry: bool, distributed: bool
+) -> int:
     """Run what the file says, or say what it would take; 1 if no lane came to its end."""
     import xarray as xr
 
@@ -27,6 +29,8 @@ def sweep(config: str, out: str | None, devices: Literal["all"] | None, dry: boo
 
     require(out is not None or dry, "--out", "name a folder to write into", "it was left out")
     settings = read(config)
+    if distributed:
+        _join_others()
     with _precision(settings.dtype):
         arguments = settings.arguments()
         if dry:
@@ -46,6 +50,17 @@ def sweep(config: str, out: str | None, devices: Literal["all"] | None, dry: boo
         where = f"all of it in {os.path.join(out, RESULT)}"
     print(f"{out}: {counted(status)}; {where}")
     return 0 if np.isin(data["outcome_code"].values, (COMPLETED, STOPPED)).any() else 1
+
+
+def _join_others() -> None:
+    """Become one of several processes, before JAX looks for devices."""
+    try:
+        jax.distributed.initialize()
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            "Argument --distributed must be given where SLURM, MPI or a cluster of TPUs has started"
+            f" the processes, but JAX could not find the others: {error}."
+        ) from error
 
 
 @contextmanager

@@ -87,12 +87,10 @@ class Arguments:
         """The axes that an argument is a function of; None for one that is the same in all lanes."""
         if not inspect.isfunction(value):
             return None
-        wanted = tuple(inspect.signature(value).parameters)
-        known = len(wanted) >= 1 and set(wanted) <= set(self.axes)
-        require(
-            known,
-            name,
-            f"be a function of axes, {list(self.axes)}",
-            f"its parameters were {wanted}",
-        )
+        parameters = inspect.signature(value).parameters
+        needed = {name for name, p in parameters.items() if p.default is p.empty}
+        wanted = tuple(axis for axis in parameters if axis in self.axes)
+        known = len(wanted) >= 1 and needed <= set(wanted)
+        its = f"its parameters were {list(parameters)}"
+        require(known, name, f"be a function of axes, {list(self.axes)}", its)
         return wanted

@@ -103,6 +103,9 @@ class Manifest:
                 found.append(f"{name} is {after.text}, now with other values")
             elif before.digest != after.digest:
                 found.append(f"{name} was {before.text}, and is {after.text}")
+        if found:  # which may well be the reason: one seed gives weights of other bits
+            names = [name for name in self.attrs if self.attrs[name] != now.attrs.get(name)]
+            found += [f"{n} was {self.attrs[n]}, and is {now.attrs.get(n)}" for n in names]
         return found
 
     def place(self, lane: int) -> dict[str, Any]:

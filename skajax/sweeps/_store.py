@@ -13,6 +13,7 @@ large for memory that many write a part of, is not what lanes of different lengt
 
 import hashlib
 import io
+import json
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     import xarray
 
 _MANIFEST = "sweep.json"
-_OWN = ("sweep", "seconds")
+_OWN = ("sweep", "seconds", "variables", "coords")
 """Attributes that a chunk has for itself."""
 
 
@@ -141,7 +142,12 @@ class Store:
         )
         again = sorted(own & self.done())
         require(not again, "lanes", "be new ones", f"the store holds {again} already")
-        attrs = {"sweep": self.manifest.digest, "seconds": float(seconds)}
+        attrs = {
+            "sweep": self.manifest.digest,
+            "seconds": float(seconds),
+            "variables": json.dumps({n: (v.dims, v.attrs) for n, v in lanes.variables.items()}),
+            "coords": json.dumps(list(lanes.coords)),
+        }
         content = netcdf(lanes.assign_attrs(attrs))
         name = f"{numbers.min():06d}-{self._name}-{_digest(content)}.nc"
         try:
@@ -153,6 +159,13 @@ class Store:
                 f" All {len(self.done())} lanes before them are safe: make room, and start the same"
                 " sweep again",
             ) from error
+
+    def ahead(self) -> set[int]:
+        """The lanes that are done, before the store is entered; nothing is locked, made or written."""
+        if not (self.path / _MANIFEST).exists():
+            return set()
+        self._compare()
+        return self.done()
 
     def done(self) -> set[int]:
         """The lanes that need not run again, those of all processes."""
@@ -169,7 +182,7 @@ class Store:
 
         parts, taken = [], np.zeros(self.lanes, bool)
         for name in self._look():
-            part = xr.load_dataset(io.BytesIO(self._content(name)), engine="h5netcdf")
+            part = _parsed(self._content(name))
             fresh = ~taken[part["lane"].values]
             if not fresh.all():
                 # The same lane comes to the same numbers, whoever ran it.
@@ -261,7 +274,16 @@ class Store:
         file = self.path / _MANIFEST
         if not file.exists():
             self.manifest.write(file)
-        changes = Manifest.read(file).changes(self.manifest)
+        self._compare()
+        self._look()
+        # It is better known now than after the first lanes, if nothing can be written.
+        probe = self._folder / f".probe-{self._name}-.part"
+        probe.write_bytes(b"")
+        probe.unlink()
+
+    def _compare(self) -> None:
+        """Refuse to be another sweep's."""
+        changes = Manifest.read(self.path / _MANIFEST).changes(self.manifest)
         require(
             not changes,
             "store",
@@ -269,11 +291,6 @@ class Store:
             f"{str(self.path)!r} holds another: {'; '.join(changes)}. Name another folder, or remove"
             " that one",
         )
-        self._look()
-        # It is better known now than after the first lanes, if nothing can be written.
-        probe = self._folder / f".probe-{self._name}-.part"
-        probe.write_bytes(b"")
-        probe.unlink()
 
     def _look(self) -> dict[str, _Chunk]:
         """Every chunk that is there now, by name."""
@@ -318,6 +335,26 @@ class Store:
 
 def _is_whole(name: str, content: bytes) -> bool:
     return name.endswith(f"-{_digest(content)}.nc")
+
+
+def _parsed(content: bytes) -> "xarray.Dataset":
+    """A chunk as xarray reads it, in a small part of the time: a long sweep has very many."""
+    import h5py
+    import xarray as xr
+
+    with h5py.File(io.BytesIO(content)) as opened:
+        file: Any = opened
+        attrs = {name: value for name, value in file.attrs.items() if isinstance(value, str)}
+        variables = {
+            name: (
+                axes,
+                (file[name].asstr() if file[name].dtype == object else file[name])[...],
+                told,
+            )
+            for name, (axes, told) in json.loads(attrs.pop("variables")).items()
+        }
+    coords = json.loads(attrs.pop("coords"))
+    return xr.Dataset(variables, attrs=attrs).set_coords(coords)
 
 
 def _merged(attrs: list[dict[str, Any]]) -> dict[str, Any]:

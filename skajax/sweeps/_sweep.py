@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
 import jax
@@ -113,8 +113,9 @@ def sweep(
     )
     runner = Runner(arguments, mesh, final)
     base = Request(save_at=save_at, until=until)
-    with _opened(store, labels, arguments, base, reduction, final) as kept:
-        done = set() if kept is None else kept.done()
+    kept = _store(store, labels, arguments, base, reduction, final)
+    with nullcontext() if kept is None or dry else kept:
+        done = set() if kept is None else kept.ahead()
         # By their numbers, and not among those that are missing: all processes agree whose is which.
         mine = [lane for lane in range(len(arguments)) if lane % processes == process]
         specs, errors = runner.look([lane for lane in mine if lane not in done], base, reduction)
@@ -204,17 +205,17 @@ def _axes(
     return axes, labels, method
 
 
-def _opened(
+def _store(
     store: str | os.PathLike[str] | None,
     labels: Mapping[str, Sequence[Any]],
     arguments: Arguments,
     base: Request,
     reduction: str,
     final: bool,
-) -> AbstractContextManager[Store | None]:
-    """The store, if there is to be one, locked for this process."""
+) -> Store | None:
+    """The store, if there is to be one."""
     if store is None:
-        return nullcontext()
+        return None
     described = {name: _described(arguments, name) for name in arguments.given}
     same = {"save_at": base.save_at, "until": base.until, "reduction": reduction, "final": final}
     described |= {name: describe([value]) for name, value in same.items()}
