@@ -33,6 +33,7 @@ import skajax as ska
 T, STEPS = 0.5, (25, 50, 100, 150, 200, 500)
 SMALL, FEW = (16, 10), 5
 """Widths of a small network, and its images of each class."""
+PARTS = ("pairs", "seeds", "small", "devices", "memory")
 DEVICES = (1, 2, 4, 8)
 COLLECTIVE = re.compile(
     r" (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(-start)?\("
@@ -45,6 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=64)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--child", choices=[*CHILDREN], help=argparse.SUPPRESS)
     parser.add_argument("--size", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -55,11 +57,15 @@ def main() -> None:
     print(f"float32, best of {options.rounds} interleaved rounds, on", end=" ")
     print(jax.devices()[0].device_kind)
     big, small = problem(WIDTHS, 100), problem(SMALL, FEW)
-    pairs(big, options.rounds)
-    seeds(big, options.seeds, options.rounds)
-    seeds(small, options.seeds, options.rounds)
-    devices()
-    memory()
+    parts: dict[str, Callable[[], None]] = {
+        "pairs": lambda: pairs(big, options.rounds),
+        "seeds": lambda: seeds(big, options.seeds, options.rounds),
+        "small": lambda: seeds(small, options.seeds, options.rounds),
+        "devices": devices,
+        "memory": memory,
+    }
+    for part in options.only:
+        parts[part]()
 
 
 class Case(NamedTuple):
@@ -105,6 +111,7 @@ def pairs(case: Case, rounds: int) -> None:
     if torch is not None:
         jobs["eager PyTorch, back to back"] = lambda: [torch(weights, K, T / K) for K in STEPS]
     plan = sweep(dry=True)
+    assert isinstance(plan, ska.sweeps.Plan)
     table(
         f"six pairs at T = {T}: {case.name}", plan.lane_steps, jobs, rounds,
         {"vmap, all to the longest": longest * len(STEPS)},
@@ -217,6 +224,7 @@ def divided(axis: str, count: int) -> dict[str, Any]:
         case.network, lambda seed: case.start(seed), case.x, ska.Published(0.01), steps=50,
         over=ska.grid(seed=range(16)), devices=mesh, at_once=4 if axis == "lanes" else 1,
     )  # fmt: skip
+    assert not isinstance(data, ska.sweeps.Plan)
     worst = 0.0
     for seed in range(16):
         run = ska.simulate(
@@ -239,7 +247,9 @@ def peak(size: int) -> dict[str, Any]:
     jax.block_until_ready(case.start(0))
     sweep()
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"planned": sweep(dry=True).device_bytes, "peak": most}
+    plan = sweep(dry=True)
+    assert isinstance(plan, ska.sweeps.Plan)
+    return {"planned": plan.device_bytes, "peak": most}
 
 
 CHILDREN: dict[str, Callable[[int], dict[str, Any]]] = {

@@ -84,18 +84,19 @@ def _together(
     argument: str,
 ) -> Curves:
     require(t.size > 0, argument, "hold at least one record", "there was none")
-    shared = np.where(np.isfinite(t), t, -np.inf).max(axis=0)
-    off = np.abs(np.where(np.isfinite(t), t, shared) - shared)
+    known = np.isfinite(t)
+    recorded = known.any(axis=0)
+    t, known, values = t[:, recorded], known[:, recorded], values[:, recorded]
+    shared = np.where(known, t, -np.inf).max(axis=0)
     require(
-        bool((off[:, np.isfinite(shared)] == 0).all()),
+        bool((~known | (t == shared)).all()),
         argument,
         "be recorded at the same times, because quantiles are taken at each",
         "its lanes differ in t (of a sweep over dt, choose one: data.sel(dt=...))",
     )
-    recorded = np.isfinite(shared)
     steps = np.unique(np.asarray(steps, float))
     dt = float(steps[0]) if len(steps) == 1 and np.isfinite(steps[0]) else None
-    return Curves(shared[recorded], values[:, recorded], int(np.sum(failed)), dt)
+    return Curves(shared, values, int(np.sum(failed)), dt)
 
 
 def quantiles(values: Float[np.ndarray, "runs *points"]) -> Float[np.ndarray, "5 *points"]:
