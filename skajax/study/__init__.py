@@ -4,6 +4,12 @@ from skajax.study.claims import CLAIMS, Claim, Finding, Verdict
 from skajax.study.experiments import Evidence, gather
 from skajax.study.recommend import Recommendation, cost_table, precision_floor, recommend
 from skajax.study.reproduce import Reproduction, reproduce
+from skajax.study.separation import (
+    cluster_agreement,
+    fisher_ratio,
+    probe_accuracy,
+    separation,
+)
 from skajax.study.synchronise import Synchronisation, synchronise
 from skajax.study.work_precision import work_precision
 
@@ -16,11 +22,15 @@ __all__ = [
     "Reproduction",
     "Synchronisation",
     "Verdict",
+    "cluster_agreement",
     "cost_table",
+    "fisher_ratio",
     "gather",
     "precision_floor",
+    "probe_accuracy",
     "recommend",
     "reproduce",
+    "separation",
     "synchronise",
     "work_precision",
 ]
