@@ -9,7 +9,7 @@ import reference as ref
 import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import RidgeCV
 
 import skajax as ska
 from skajax.study import cluster_agreement, fisher_ratio, probe_accuracy, separation
@@ -87,18 +87,25 @@ def test_a_probe_tells_separated_classes_and_none_that_were_drawn_by_lot():
     assert probe_accuracy(0 * features, labels, test) < 0.5
 
 
-@given(seed=st.integers(0, 2**16), unit=st.sampled_from([1e-6, 1.0, 1e4]))
-def test_the_probe_is_scikit_learns_ridge_in_any_unit(seed, unit):
+@given(
+    seed=st.integers(0, 2**16),
+    unit=st.sampled_from([1e-6, 1.0, 1e4]),
+    ridges=st.sampled_from([(0.01,), (1e-3, 0.1, 10.0)]),
+    inputs=st.sampled_from([6, 40]),
+)
+def test_the_probe_is_scikit_learns_ridge_in_any_unit(seed, unit, ridges, inputs):
+    # With one penalty, or with the best of several by leaving out every sample once.
     rng = np.random.default_rng(seed)
     labels = np.concatenate([[3, 5, 9], rng.integers(0, 3, 40) * 2 + 5])
-    features = rng.normal(size=(43, 6)) + 0.3 * labels[:, None]
+    features = rng.normal(size=(43, inputs)) + 0.3 * labels[:, None]
     test = np.arange(43) % 4 == 3
     X, classes = features[~test], np.unique(labels)
-    centred = X - X.mean(axis=0)
-    size = 0.01 * np.trace(centred.T @ centred) / 6
-    model = Ridge(alpha=size).fit(X, (labels[~test][:, None] == classes).astype(float))
+    size = np.sum((X - X.mean(axis=0)) ** 2) / inputs
+    model = RidgeCV(size * np.array(ridges)).fit(
+        X, (labels[~test][:, None] == classes).astype(float)
+    )
     told = classes[np.argmax(model.predict(features[test]), axis=1)]
-    got = probe_accuracy(unit * features, labels, test, ridge=0.01)
+    got = probe_accuracy(unit * features, labels, test, ridges)
     assert got == np.mean(told == labels[test])
 
 
@@ -222,8 +229,8 @@ def test_bad_features_and_labels_are_refused():
         cluster_agreement(features, 0 * labels)
     with pytest.raises(ValueError, match="Argument test must mark some"):
         probe_accuracy(features, labels, np.ones(36, bool))
-    with pytest.raises(ValueError, match="Argument ridge must be a factor"):
-        probe_accuracy(features, labels, np.arange(36) < 9, ridge=0.0)
+    with pytest.raises(ValueError, match="Argument ridges must be a factor"):
+        probe_accuracy(features, labels, np.arange(36) < 9, ridges=[0.0])
 
 
 # The figure.

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import LogLocator, NullLocator
 
 from skajax._checks import require
 from skajax.plot._axes import TIME, AxesArray, AxesLike, legend_below, single
@@ -26,7 +27,7 @@ def separation(data: "xarray.Dataset", *, axes: AxesLike | None = None) -> AxesA
     ``data`` is what ``skajax.study.separation`` returns; with an axis ``seed`` (by ``xarray.concat``)
     curves are medians over the seeds, in bands from the least to the largest. The black dashed line is
     of the inputs, the grey dotted one the best of all untrained layers, over layers and scales. Times
-    are logarithmic, but for the beginning, which is left of the first tick.
+    are logarithmic, but for the beginning, up to the first time after 0.
 
     Returns the axes, one for each of ``data``'s metrics. Raises ValueError for other data.
     """
@@ -78,6 +79,10 @@ def separation(data: "xarray.Dataset", *, axes: AxesLike | None = None) -> AxesA
         ax.axhline(best, color=GREY, linewidth=1.4, linestyle=":", label="best untrained")
         ax.set_xscale("symlog", linthresh=first, linscale=0.4)
         ax.set_xlim(0, t.max())
+        ticks = LogLocator(subs=(1, 2, 5)).tick_values(first, t.max())
+        ax.set_xticks([0, *(tick for tick in ticks if first <= tick <= t.max())])
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_locator(NullLocator())
         ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]))
         ax.set_ylabel(_TEXT.get(metric, metric))
         if not own or ax.get_subplotspec().is_last_row():

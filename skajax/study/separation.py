@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from skajax._checks import as_array, require, require_positive
+from skajax._checks import as_array, require
 from skajax._types import Inputs, ScalarLike, Weights
 from skajax._version import versions
 from skajax.methods import Adaptive
@@ -36,6 +36,9 @@ TIMES = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5, 2.0)
 
 SCALES = (1.0, 10.0, 30.0, 100.0, 300.0)
 """Factors on the initial weights, of the layers that are left untrained."""
+
+RIDGES = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)
+"""Of the linear probe, λ over the mean of XᵀX's diagonal: one of them is chosen."""
 
 
 def fisher_ratio(features: ArrayLike, labels: ArrayLike) -> float:
@@ -58,13 +61,18 @@ def fisher_ratio(features: ArrayLike, labels: ArrayLike) -> float:
 
 
 def probe_accuracy(
-    features: ArrayLike, labels: ArrayLike, test: ArrayLike, ridge: float = 1e-3
+    features: ArrayLike,
+    labels: ArrayLike,
+    test: ArrayLike,
+    ridges: Sequence[ScalarLike] = RIDGES,
 ) -> float:
     """Of the ``test`` samples, the share whose class a linear probe tells that learned from the rest.
 
     The probe is least squares on the classes' indicators, in closed form: with features and indicators
-    centred, (XᵀX + λ) V = Xᵀ Y, the class being the largest entry of x V. λ is ``ridge`` times the mean of
-    XᵀX's diagonal, so that the unit of the features does not matter. ``test`` (samples,) is of bool.
+    centred, (XᵀX + λ) V = Xᵀ Y, the class being the largest entry of x V. λ is that one of ``ridges``,
+    times the mean of XᵀX's diagonal, which leaves the least squared error when each of the samples it
+    learns from is left out (in closed form too): the unit of the features does not matter, and their number
+    little. ``test`` (samples,) is of bool.
     """
     features, labels = _labelled(features, labels)
     test = np.asarray(test, bool)
@@ -75,18 +83,24 @@ def probe_accuracy(
         "mark some of the samples, and not all",
         f"it marked {int(test.sum())} of {len(labels)}",
     )
-    require_positive("ridge", ridge, "a factor")
+    factors = numbers("ridges", ridges, "a factor")
     classes = np.unique(labels)
     indicators = (labels[:, None] == classes).astype(float)
     middle, share = features[train].mean(axis=0), indicators[train].mean(axis=0)
-    X, Y = features - middle, indicators - share
-    gram = X[train].T @ X[train]
-    size = np.trace(gram) / len(gram)
-    if size == 0:
-        V = np.zeros((X.shape[1], len(classes)))  # nothing to learn from
-    else:
-        V = np.linalg.solve(gram + ridge * size * np.eye(len(gram)), X[train].T @ Y[train])
-    told = classes[np.argmax(X[test] @ V + share, axis=1)]
+    X, Y = features - middle, indicators[train] - share
+    U, s, Vt = np.linalg.svd(X[train], full_matrices=False)
+    scores, best = np.zeros((int(test.sum()), len(classes))), np.inf
+    for penalty in np.array(factors) * np.sum(s**2) / X.shape[1]:
+        if penalty == 0:
+            break  # all samples are alike: nothing to learn from
+        kept = s**2 / (s**2 + penalty)
+        leverage = (U**2) @ kept + 1 / len(Y)
+        left_out = (Y - U @ (kept[:, None] * (U.T @ Y))) / (1 - leverage)[:, None]
+        error = np.sum(left_out**2)
+        if error < best:
+            best = error
+            scores = X[test] @ (Vt.T @ ((s / (s**2 + penalty))[:, None] * (U.T @ Y)))
+    told = classes[np.argmax(scores + share, axis=1)]
     return float(np.mean(told == labels[test]))
 
 
