@@ -6,6 +6,12 @@ from skajax.study.invariance import invariance
 from skajax.study.invariance_table import invariance_table
 from skajax.study.recommend import Recommendation, cost_table, precision_floor, recommend
 from skajax.study.reproduce import Reproduction, reproduce
+from skajax.study.separation import (
+    cluster_agreement,
+    fisher_ratio,
+    probe_accuracy,
+    separation,
+)
 from skajax.study.synchronise import Synchronisation, synchronise
 from skajax.study.work_precision import work_precision
 
@@ -18,13 +24,17 @@ __all__ = [
     "Reproduction",
     "Synchronisation",
     "Verdict",
+    "cluster_agreement",
     "cost_table",
+    "fisher_ratio",
     "gather",
     "invariance",
     "invariance_table",
     "precision_floor",
+    "probe_accuracy",
     "recommend",
     "reproduce",
+    "separation",
     "synchronise",
     "work_precision",
 ]
