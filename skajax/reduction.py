@@ -161,6 +161,9 @@ def rows(network: Network, x: Inputs, effort: Literal["auto", "full"] = "auto") 
 
 def _rows(x: np.ndarray, full: bool) -> tuple[np.ndarray, np.ndarray]:
     """Orthonormal Q that spans the rows of x, and x Q = Rᵀ, where xᵀ = Q R; in float64."""
+    quick = None if full else _cholesky_rows(x)
+    if quick is not None:
+        return quick
     decomposed: Any = scipy.linalg.qr(
         x.T.astype(np.float64), mode="economic", pivoting=True, check_finite=False
     )
@@ -172,6 +175,26 @@ def _rows(x: np.ndarray, full: bool) -> tuple[np.ndarray, np.ndarray]:
     coordinates = np.empty((x.shape[0], rank))
     coordinates[order] = R[:rank].T
     return Q[:, :rank], coordinates
+
+
+def _cholesky_rows(x: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """The same by Cholesky's decomposition of x xᵀ; None where samples are nearly dependent.
+
+    A few large operations instead of two for each sample: on a busy machine, where every one of them
+    waits for all threads, that is milliseconds instead of seconds. Done twice, Q is orthogonal to rounding
+    where cond(x)² ε is well below 1 (CholeskyQR2: Yamamoto et al., ETNA 44 (2015) 306-326).
+    """
+    rows, R = x.astype(np.float64), np.eye(x.shape[0])
+    for _ in range(2):
+        try:
+            L = np.linalg.cholesky(rows @ rows.T)
+        except np.linalg.LinAlgError:
+            return None
+        if L.diagonal().min() < 1e-6 * L.diagonal().max():
+            return None
+        rows = scipy.linalg.solve_triangular(L, rows, lower=True, check_finite=False)
+        R = R @ L
+    return rows.T, R
 
 
 def _split(W: np.ndarray, basis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from skajax import reduction as row_space
 from skajax._checks import as_array, is_traced, require
-from skajax._numbers import is_number
+from skajax._numbers import as_arrays, is_number
 from skajax._types import Inputs, SaveTimes, ScalarLike, Weights
 from skajax.methods import Method
 from skajax.methods._method import Evolution, Problem, Request
@@ -63,6 +63,8 @@ def simulate(
     - ``dense=True``, with Adaptive, keeps the weights at every accepted step, on the host: then
       :meth:`Trajectory.at` gives the state at any time, and landmarks are found exactly.
     - ``until`` is a stop rule (:mod:`skajax.stop`): the run ends, with a record, where it first holds.
+      Inside jit and vmap too, where Adaptive keeps a row of records for that one, and what comes
+      after is NaN; an adaptive run with a rule has no derivative in reverse.
     - ``checkpoint`` is a file that a long run writes every few seconds, and goes on from where it
       exists: killed at any moment and started again, it comes to the same bits. The file serves this
       very run alone (method, network, weights, x, save_at, rule), but to any later t1 (with
@@ -104,12 +106,12 @@ def check_arguments(
     network: Network, x: Inputs, method: Method, until: Rule | None, reduction: str
 ) -> jax.Array:
     """Refuse what does not fit, but for weights; x as an array of JAX's."""
-    require(isinstance(network, Network), "network", "be a Network", f"it was {network!r}")
+    require(isinstance(network, Network), "network", "be a Network", lambda: f"it was {network!r}")
     require(
         isinstance(method, Method),
         "method",
         "be a method, such as Euler(0.01)",
-        f"it was {method!r}",
+        lambda: f"it was {method!r}",
     )
     x = as_array("x", x)
     check_inputs(x)
@@ -256,14 +258,15 @@ def _check_rule(until: object) -> None:
         until is None or isinstance(until, Rule),
         "until",
         "be a stop rule, such as skajax.stop.FlowConverged(0.1)",
-        f"it was {until!r}",
+        lambda: f"it was {until!r}",
     )
 
 
 def numbers(method: Method, dtype: jnp.dtype) -> dict[str, jax.Array]:
     """A method's numbers by their names: dt, or rtol, atol, ..."""
     found = eqx.filter(method, is_number)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="_"): jnp.asarray(value, dtype)
+    named = {
+        jax.tree_util.keystr(path, simple=True, separator="_"): value
         for path, value in jax.tree.leaves_with_path(found)
     }
+    return as_arrays(named, dtype)

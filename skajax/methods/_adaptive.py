@@ -37,6 +37,7 @@ from skajax.methods._method import (
     finite_layers,
     is_finite,
 )
+from skajax.methods._stopping import stopping
 from skajax.network import expected_weights
 from skajax.observables import Observables
 from skajax.stop import check_ahead, replay, same_rule
@@ -86,7 +87,7 @@ class Adaptive(Method):
             isinstance(self.solver, diffrax.AbstractSolver),
             "solver",
             "be a Diffrax solver, such as diffrax.Tsit5()",
-            f"it was {solver!r}",
+            lambda: f"it was {solver!r}",
         )
         if controller is None:
             rtol, atol = 1e-4 if rtol is None else rtol, 1e-6 if atol is None else atol
@@ -108,7 +109,7 @@ class Adaptive(Method):
             isinstance(controller, diffrax.AbstractStepSizeController),
             "controller",
             "be a Diffrax step-size controller, such as diffrax.PIDController(rtol, atol)",
-            f"it was {controller!r}",
+            lambda: f"it was {controller!r}",
         )
         adapts = isinstance(controller, diffrax.AbstractAdaptiveStepSizeController)
         require(
@@ -118,6 +119,14 @@ class Adaptive(Method):
             f"it was {type(controller).__name__} for {type(self.solver).__name__}",
         )
         self.controller = controller
+        tolerances = [getattr(controller, name, 1.0) for name in ("rtol", "atol")]
+        if not is_traced(tolerances):
+            require(
+                min(tolerances) >= 0 and max(tolerances) > 0,
+                "controller",
+                "have tolerances that are not negative, and not both 0",
+                f"they were rtol={tolerances[0]!r} and atol={tolerances[1]!r}",
+            )
         if dt0 is not None:
             require_positive("dt0", dt0, "a first step size")
         elif isinstance(controller, diffrax.ConstantStepSize):
@@ -137,7 +146,7 @@ class Adaptive(Method):
             "adjoint",
             "be one of Diffrax's adjoints through time, such as diffrax.RecursiveCheckpointAdjoint()"
             " (ImplicitAdjoint is for steady states)",
-            f"it was {adjoint!r}",
+            lambda: f"it was {adjoint!r}",
         )
 
     @property
@@ -160,14 +169,21 @@ class Adaptive(Method):
         self._check_memory(weights)
         if is_traced(method, problem, weights, t1, request.save_at):
             for name, value, unset in (
-                ("until", request.until, None),
                 ("checkpoint", request.checkpoint, None),
                 ("dense", request.dense, False),
             ):
                 require(
                     value == unset, name, f"be {unset} with Adaptive inside jit", f"it was {value}"
                 )
-            return solve(method, problem, weights, t1, save_times(request.save_at, t1))
+            ts = save_times(request.save_at, t1)
+            if request.until is None:
+                return solve(method, problem, weights, t1, ts)
+            rule = as_arrays(request.until, problem.x.dtype)
+            integrator = Integrator(
+                problem, method.solver, method.controller, self.max_steps, rule=rule
+            )
+            dt0 = method.first_step(problem, t1)
+            return stopping(integrator, weights, t1, ts, dt0, request.until.names())
         self._check_dense(request.dense, weights)
         return self._integrate(problem, weights, request, t1, None)
 
@@ -238,9 +254,11 @@ class Adaptive(Method):
                 # What was recorded in the step that will be made again is recorded again.
                 ts = np.append(np.asarray(run.t)[before.records :], ts)
             carry = before.carry._replace(memory=memory)
+        saved = request.checkpoint is not None
+        identity = _identity(integrator, weights, carry, request, ts) if saved else None
         integration = Integration(
             integrator, weights, dt0=_first_step(method, problem, weights, t1), t1=end, ts=ts, name=self.name,
-            checkpoint=request.checkpoint, identity=_identity(integrator, weights, carry, request, ts),
+            checkpoint=request.checkpoint, identity=identity,
             carry=carry, since=since,
         )  # fmt: skip
         resume, records, accepted = integration.run()
@@ -368,11 +386,12 @@ def _evolution(
         recorded, accepted = recorded + r, accepted + k
     else:
         rejected = rejected[1:]
+    t, records, steps, rejected = jax.device_put((t, records, steps, rejected))
     failed = status not in (COMPLETED, STOPPED)
     saves = request.save_at if isinstance(request.save_at, str) else "times"
     return Evolution(
-        jax.device_put(t),
-        jax.device_put(records),
+        t,
+        records,
         end_state(problem, carry.weights, carry.t),
         Stats(integration.evaluations, carry.tried, carry.tried - carry.accepted),
         Outcome(
@@ -381,7 +400,7 @@ def _evolution(
             jnp.asarray(integration.stop.rule if status == STOPPED else -1),
             () if request.until is None else request.until.names(),
         ),
-        Path(jax.device_put(steps), jax.device_put(rejected), kept),
+        Path(steps, rejected, kept),
         Resume(
             method, problem, None if failed else resume._replace(memory=None),
             records=recorded, accepted=accepted, saves=saves, spacing=spacing,

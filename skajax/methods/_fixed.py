@@ -340,7 +340,7 @@ def _march(
                 carry, watch = chunk.carry, chunk.watch
                 bar.update(size)
                 saved.write((carry, watch), parts, last=taken == count)
-    records = jax.tree.map(lambda *leaves: jax.device_put(np.concatenate(leaves)), *parts)
+    records = jax.device_put(jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts))
     final = end_state(problem, carry.weights, carry.t)
     # The end is recorded before it is known to be the end: going on, it is recorded again.
     ends = len(records.t) - (1 if method.records_end and not layer else 0)
