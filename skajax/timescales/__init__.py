@@ -1,0 +1,11 @@
+"""Characteristic times: what data and architecture alone say of when each layer learns.
+
+- :func:`spectrum`: the growth rates of a batch, while knowledge is small.
+- :func:`predict`: each layer's time of peak flow, and its curves, from a reduced model.
+"""
+
+from skajax.timescales._predict import Prediction, predict
+from skajax.timescales._spectrum import Spectrum, spectrum
+from skajax.timescales._thin import Size
+
+__all__ = ["Prediction", "Size", "Spectrum", "predict", "spectrum"]
