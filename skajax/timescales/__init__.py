@@ -1,11 +1,13 @@
 """Characteristic times: what data and architecture alone say of when each layer learns.
 
 - :func:`spectrum`: the growth rates of a batch, while knowledge is small.
+- :func:`linear`: the flow in closed form there.
 - :func:`predict`: each layer's time of peak flow, and its curves, from a reduced model.
 """
 
+from skajax.timescales._linear import linear
 from skajax.timescales._predict import Prediction, predict
 from skajax.timescales._spectrum import Spectrum, spectrum
 from skajax.timescales._thin import Size
 
-__all__ = ["Prediction", "Size", "Spectrum", "predict", "spectrum"]
+__all__ = ["Prediction", "Size", "Spectrum", "linear", "predict", "spectrum"]

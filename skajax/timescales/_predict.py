@@ -214,13 +214,15 @@ def _solve(thins: Thin, rates: PerLayer, entries: PerLayer) -> _Solved:
         return last.any(axis=0)
 
     def again(solved: _Solved) -> _Solved:
-        reach = jnp.where(rising(solved), 2 * solved.times[-1], solved.reach)
+        late = (solved.tries > 0) & rising(solved)
+        reach = jnp.where(late, 2 * solved.times[-1], solved.reach)
         return attempt(reach, solved.tries + 1)
 
+    none = jax.tree.map(jnp.zeros_like, jax.eval_shape(attempt, reach, jnp.asarray(0)))
     return jax.lax.while_loop(
-        lambda solved: rising(solved).any() & (solved.tries < DOUBLINGS),
+        lambda solved: (solved.tries == 0) | (rising(solved).any() & (solved.tries <= DOUBLINGS)),
         again,
-        attempt(reach, jnp.asarray(0)),
+        none._replace(reach=reach),
     )
 
 
