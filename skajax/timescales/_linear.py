@@ -6,13 +6,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from skajax._checks import as_array, require
-from skajax._types import Array, Float, Inputs, ScalarLike, Weights
+from skajax._checks import as_array
+from skajax._types import Array, Float, Inputs, Scalar, ScalarLike, Weights
 from skajax.flow import State, state
-from skajax.layers import DenseWeights
+from skajax.layers import DenseWeights, Paced
 from skajax.network import Network, check_inputs, check_weights
 from skajax.timescales._spectrum import FOUR_LN2, spectrum
-from skajax.timescales._thin import dense_layers
+from skajax.timescales._thin import dense_layers, pace, plain
 
 
 def linear(network: Network, weights: Weights, x: Inputs, t: ScalarLike) -> State:
@@ -36,7 +36,6 @@ def linear(network: Network, weights: Weights, x: Inputs, t: ScalarLike) -> Stat
     Returns the :class:`skajax.State` at t. Works inside jit, vmap and grad. Raises ValueError for
     arguments that do not fit: their names, what they must be, what they were.
     """
-    require(isinstance(network, Network), "network", "be a Network", f"it was {network!r}")
     dense_layers(network)
     x = as_array("x", x)
     check_inputs(x)
@@ -49,23 +48,27 @@ def linear(network: Network, weights: Weights, x: Inputs, t: ScalarLike) -> Stat
 def _linear(network: Network, weights: Weights, x: Array, t: Array) -> State:
     moved = []
     drift = None
-    for number, entry in enumerate(weights):
+    rates = pace(network, x.dtype)
+    for number, entry in enumerate(plain(network, weights)):
         w = jnp.concatenate([entry.W, entry.b[None, :]])
         if number == 0:
             known = spectrum(x)
+            growing = rates[0] * known.rates
             V, along = known.directions, known.directions.T @ w
-            now = w + V @ (jnp.expm1(known.rates * t)[:, None] * along)
+            now = w + V @ (jnp.expm1(growing * t)[:, None] * along)
             mean = jnp.append(x.mean(axis=0), 1) @ V
-            drift = known.rates, mean[:, None] * along / 4
+            drift = growing, mean[:, None] * along / 4
         else:
             assert drift is not None
-            now, drift = _drifted(w, *drift, t)
-        moved.append(DenseWeights(now[:-1], now[-1]))
+            now, drift = _drifted(w, rates[number], *drift, t)
+        entry, layer = DenseWeights(now[:-1], now[-1]), network.layers[number]
+        moved.append(layer.paced(entry) if isinstance(layer, Paced) else entry)
     return state(network, tuple(moved), x, t)
 
 
 def _drifted(
     w: Float[Array, "inputs_and_one outputs"],
+    own: Scalar,
     rates: Float[Array, " modes"],
     terms: Float[Array, "modes inputs"],
     t: Array,
@@ -78,7 +81,7 @@ def _drifted(
     inputs = w.shape[0] - 1
     v = jnp.append(jnp.full(inputs, 0.5, w.dtype), jnp.ones(1, w.dtype))
     length = math.sqrt(inputs / 4 + 1)
-    rate = jnp.asarray(length**2 / FOUR_LN2, w.dtype)
+    rate = own * (length**2 / FOUR_LN2)
     unit, along = v / length, v @ w / length  # v̂ and v̂ᵀw
     c = jnp.concatenate([terms, jnp.zeros((len(terms), 1), w.dtype)], axis=1)
     # ∫ e^{μ(t-s)+λs} ds, e^{μt} ∫ e^{λs} ds and ∫ e^{(μ+λ)s} ds, from 0 to t.
@@ -89,7 +92,7 @@ def _drifted(
     c_unit = c @ unit
     onto_v = chasing @ (c @ w) + ((steady - chasing) @ c_unit) * along
     onto_c = both @ c + ((steady - both) @ c_unit) * unit
-    first = length * (jnp.outer(unit, onto_v) + jnp.outer(onto_c, along)) / FOUR_LN2
+    first = length * (jnp.outer(unit, onto_v) + jnp.outer(onto_c, along)) * (own / FOUR_LN2)
     now = w + (grown - 1) * jnp.outer(unit, along) + first
     return now, (rate[None], (length * along / 4)[None])
 
