@@ -98,7 +98,7 @@ def design(
     require_positive("tolerance", tolerance, "a relative tolerance")
     size = Size() if size is None else size
     known = known_spectrum(x, spectrum, size)
-    keys = jax.random.split(jax.random.key(0) if key is None else key, draws)
+    key = jax.random.key(0) if key is None else key
 
     scales = np.asarray([layer.scale for layer in layers])
     rates = np.asarray(pace(network, x.dtype), float)
@@ -116,7 +116,7 @@ def design(
         tried += 1
         pair = (trial, rates) if by == "scale" else (scales, trial)
         s, r = (jnp.asarray(numbers, x.dtype) for numbers in pair)
-        return _look(network, s, r, x, known, keys, size)
+        return _look(network, s, r, x, known, key, draws, size)
 
     found = look(values)
     for layer, time in enumerate(wanted):
@@ -176,10 +176,12 @@ def _look(
     rates: PerLayer,
     x: Array,
     known: Spectrum,
-    keys: Key,
+    key: Key,
+    draws: int,
     size: Size,
 ) -> Prediction:
-    thins = jax.vmap(lambda key: drawn(network, scales, key, x, known, size))(keys)
+    keys = jax.random.split(key, draws)
+    thins = jax.vmap(lambda k: drawn(network, scales, k, x, known, size))(keys)
     lanes = jnp.broadcast_to(rates[None], thins.pace.shape)
     thins = eqx.tree_at(lambda thin: thin.pace, thins, lanes)
     return prediction(network, thins, x, known, None)

@@ -25,7 +25,7 @@ from skajax.timescales._reduced import Curves, Thin, growth_rates, observe, solv
 from skajax.timescales._spectrum import Spectrum, spectrum
 from skajax.timescales._thin import Size, dense_layers, drawn, taken
 
-RECORDS = 128
+RECORDS = 64
 """Instants at which the reduced model is looked at."""
 REACH = 2.5
 """They lie within so many times the time that a layer needs to saturate if it grows as at first."""
