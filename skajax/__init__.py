@@ -3,10 +3,10 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from skajax import entropy, landmarks, stop, variational
+from skajax import entropy, landmarks, stop, timescales, variational
 from skajax._version import __version__
 from skajax.flow import State, flow, state, tangents
-from skajax.layers import Dense, DenseWeights
+from skajax.layers import Dense, DenseWeights, Paced
 from skajax.methods import Adaptive, Descent, Euler, Published
 from skajax.network import Network, mlp
 from skajax.observables import Observables
@@ -25,6 +25,7 @@ __all__ = [
     "Euler",
     "Network",
     "Observables",
+    "Paced",
     "Published",
     "RunFailed",
     "State",
@@ -47,6 +48,7 @@ __all__ = [
     "study",
     "sweep",
     "tangents",
+    "timescales",
     "variational",
 ]
 
