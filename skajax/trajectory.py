@@ -1,5 +1,6 @@
 """The result of a run: observables over time, its end, its cost; to xarray and to disk."""
 
+import dataclasses
 import json
 import math
 import os
@@ -234,11 +235,10 @@ def scalars(outcome: Outcome, parameters: Mapping[str, Any], stats: Stats) -> di
 
 
 def _description(run: Trajectory) -> dict[str, str]:
-    layers = [{"type": type(layer).__name__, **vars(layer)} for layer in run.network.layers]
     return {
         "format": _FORMAT,
         "method": run.method,
-        "network": json.dumps(layers),
+        "network": json.dumps([_told(layer) for layer in run.network.layers]),
         "precision": str(run.entropy.dtype),
         **_devices(run.t),
         "outcome": str(run.outcome),
@@ -254,8 +254,21 @@ def _devices(array: jax.Array | np.ndarray) -> dict[str, str]:
 
 
 def _network(description: str) -> Network:
-    entries = json.loads(description)
-    return Network(tuple(getattr(layers, entry.pop("type"))(**entry) for entry in entries))
+    return Network(tuple(_layer(entry) for entry in json.loads(description)))
+
+
+def _told(value: Any) -> Any:
+    """A layer, perhaps with another in it, as JSON has it."""
+    if not dataclasses.is_dataclass(value):
+        return value
+    return {"type": type(value).__name__} | {name: _told(v) for name, v in vars(value).items()}
+
+
+def _layer(entry: Any) -> Any:
+    if not isinstance(entry, dict):
+        return entry
+    fields = {name: _layer(value) for name, value in entry.items() if name != "type"}
+    return getattr(layers, entry["type"])(**fields)
 
 
 def _leaf_name(path: tuple[Any, ...]) -> str:

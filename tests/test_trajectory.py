@@ -322,3 +322,11 @@ def test_a_float64_file_is_not_shortened_silently(tmp_path, x64):
     simulated("Euler", jnp.float64).save(tmp_path / "run.nc")
     jax.config.update("jax_enable_x64", False)
     assert_named(tmp_path / "run.nc", "float64", "jax_enable_x64")
+
+
+def test_a_network_of_layers_within_layers_comes_back(tmp_path):
+    x = jnp.ones((3, 4))
+    network = ska.Network((ska.Paced(ska.Dense(5, scale=0.2), 2.0), ska.Dense(2)))
+    run = ska.simulate(network, network.init(jax.random.key(0), x), x, ska.Euler(0.1), steps=2)
+    run.save(tmp_path / "run.nc")
+    assert ska.load(tmp_path / "run.nc").network == network
