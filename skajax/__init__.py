@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from skajax import entropy, landmarks, stop
+from skajax import entropy, landmarks, stop, timescales
 from skajax._version import __version__
 from skajax.flow import State, flow, state, tangents
 from skajax.layers import Dense, DenseWeights
@@ -45,6 +45,7 @@ __all__ = [
     "study",
     "sweep",
     "tangents",
+    "timescales",
 ]
 
 
