@@ -68,10 +68,10 @@ def power_law(
     error = math.sqrt(variance)
     reach = float(stats.t.ppf((1 + confidence) / 2, effective - 2)) * error
     half = u <= (u[0] + u[-1]) / 2
-    halves = [
+    early, late = (
         -_line(u[part], v[part])[0] if part.sum() >= 2 else math.nan for part in (half, ~half)
-    ]
-    return PowerLaw(-slope, error, -slope - reach, -slope + reach, *halves, effective)
+    )
+    return PowerLaw(-slope, error, -slope - reach, -slope + reach, early, late, effective)
 
 
 def decay(
