@@ -15,9 +15,8 @@ def known_spectrum(
     """Random inputs x, float32, with eig(x xᵀ / B) = values, the other eigenvalues being 0.
 
     The columns sum to 0 over the samples, so that x xᵀ + 1 has these and, for the bias, one more:
-    eig((x xᵀ + 1) / B) = values and 1. Over 4 ln 2, they are a first
-    layer's linear growth rates. x = √B U √values Vᵀ, with U and V random
-    orthonormal columns; not in [0, 1].
+    eig((x xᵀ + 1) / B) = values and 1. Over 4 ln 2, they are the linear growth rates of a first layer.
+    x = √B U √values Vᵀ, with U and V random orthonormal columns; not in [0, 1].
 
     Raises ValueError unless the values are positive and fewer than samples, and no more than inputs.
     """

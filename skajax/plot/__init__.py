@@ -14,6 +14,7 @@ quantity, its symbol and its unit; a pure number has none.
 from skajax.plot._compare import comparison, convergence, ensemble
 from skajax.plot._history import history, output_mean
 from skajax.plot._phase import flow_against_knowledge, phase_portrait, tensor_net_against_knowledge
+from skajax.plot._predicted import predicted_times
 from skajax.plot._steps import step_sizes
 from skajax.plot._surface import heatmap, lagrangian_3d
 from skajax.plot._work_precision import work_precision
@@ -28,6 +29,7 @@ __all__ = [
     "lagrangian_3d",
     "output_mean",
     "phase_portrait",
+    "predicted_times",
     "step_sizes",
     "tensor_net_against_knowledge",
     "work_precision",

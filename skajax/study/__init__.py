@@ -1,9 +1,11 @@
 """Studies: the paper's experiments, and what they say of its claims."""
 
+from skajax.study.architectures import architectures
 from skajax.study.claims import CLAIMS, Claim, Finding, Verdict
 from skajax.study.experiments import Evidence, gather
 from skajax.study.recommend import Recommendation, cost_table, precision_floor, recommend
 from skajax.study.reproduce import Reproduction, reproduce
+from skajax.study.settings import Setting
 from skajax.study.synchronise import Synchronisation, synchronise
 from skajax.study.work_precision import work_precision
 
@@ -14,8 +16,10 @@ __all__ = [
     "Finding",
     "Recommendation",
     "Reproduction",
+    "Setting",
     "Synchronisation",
     "Verdict",
+    "architectures",
     "cost_table",
     "gather",
     "precision_floor",

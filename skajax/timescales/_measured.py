@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from skajax import landmarks, stop
-from skajax._checks import require, require_positive
-from skajax._types import Array, Float, PerLayer
+from skajax._checks import is_traced, require, require_positive
+from skajax._types import Array, Float
 from skajax._version import versions
 from skajax.observables import LABELS, Observables
 from skajax.trajectory import Trajectory
@@ -136,7 +136,7 @@ def entropy_left(fraction: float) -> Definition:
         if start is None:
             return _all(run, np.nan, "the run has no record at t = 0")
         falls: dict[int, float] = {}
-        for one in landmarks.crossings(run, _Above(jnp.asarray(fraction * start))):
+        for one in landmarks.crossings(run, _Above(fraction * start)):
             if one.direction < 0:
                 falls.setdefault(one.layer - 1, one.t)
         left = _last(run, _Whole("entropy")) / start
@@ -185,33 +185,37 @@ class _Whole(eqx.Module):
 
     name: str = eqx.field(static=True)
 
-    def __call__(self, observed: Observables) -> Array:
-        each = jnp.asarray(getattr(observed, self.name))
+    def __call__(self, observed: Observables) -> Any:
+        each = getattr(observed, self.name)
+        on = _library(each)
+        each = on.asarray(each)
         if self.name.endswith("_norm"):
-            squares = jnp.sum(each * each, axis=-1, keepdims=True)
+            squares = on.sum(each * each, axis=-1, keepdims=True)
             positive = squares > 0
-            whole = jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1)), 0)
+            whole = on.where(positive, on.sqrt(on.where(positive, squares, 1)), 0)
         else:
-            whole = jnp.sum(each, axis=-1, keepdims=True)
-        return jnp.concatenate([each, whole], axis=-1)
+            whole = on.sum(each, axis=-1, keepdims=True)
+        return on.concatenate([each, whole], axis=-1)
 
 
 class _Turnover(eqx.Module):
     """‖Φ‖ / ‖Z‖, one over the residence time: finite where nothing flows."""
 
-    def __call__(self, observed: Observables) -> Array:
+    def __call__(self, observed: Observables) -> Any:
         flow, Z = _Whole("flow_norm")(observed), _Whole("knowledge_norm")(observed)
-        return jnp.where(Z > 0, flow / jnp.where(Z > 0, Z, 1), 0)
+        on = _library(flow)
+        return on.where(Z > 0, flow / on.where(Z > 0, Z, 1), 0)
 
 
 class _Above(eqx.Module):
     """By how much the entropy is above a level."""
 
-    level: PerLayer
+    level: Float[Array | np.ndarray, " layers"]
 
-    def __call__(self, observed: Observables) -> Array:
+    def __call__(self, observed: Observables) -> Any:
         H = _Whole("entropy")(observed)
-        return H - jnp.broadcast_to(self.level.astype(H.dtype), H.shape)
+        on = _library(H)
+        return H - on.broadcast_to(on.asarray(self.level, H.dtype), H.shape)
 
 
 class _Everything(eqx.Module):
@@ -219,6 +223,11 @@ class _Everything(eqx.Module):
 
     def __call__(self, observed: Observables) -> Array:
         return jnp.concatenate([getattr(observed, name) for name in LABELS], axis=-1)
+
+
+def _library(values: Any) -> Any:
+    """JAX's NumPy for a solution's instants; NumPy itself for records, where nothing need compile."""
+    return jnp if is_traced(values) else np
 
 
 def _flow_peak(run: Trajectory) -> Times:

@@ -1,0 +1,303 @@
+"""Characteristic times over many architectures and data: prediction against measurement."""
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+from tqdm.auto import tqdm
+
+from skajax import landmarks, stop, timescales
+from skajax._checks import require
+from skajax._files import read_netcdf, write_netcdf
+from skajax._types import Float, Weights
+from skajax._version import versions
+from skajax.flow import flow, tangents
+from skajax.methods import Adaptive
+from skajax.network import Network
+from skajax.plot import predicted_times
+from skajax.simulate import simulate
+from skajax.study.causes import causes
+from skajax.study.settings import QUICK, SETTINGS, Setting
+
+FORMAT = "skajax setting 1"
+RTOL = 1e-4
+RECORDS = 192
+"""Evenly spaced in ln t: 5 % apart, and the parabola through three is much finer."""
+PATIENCE = 40.0
+"""A run is given so many of the slowest layer's growth times at the start."""
+DONE = 0.3
+"""It ends where every layer's flow is below this fraction of its peak."""
+NAMES = tuple(name for name in timescales.DEFINITIONS if name != "flow_converged")
+"""Of the characteristic times that are measured: runs end before the flow has converged."""
+
+
+def architectures(
+    out: str | os.PathLike[str] | None = None,
+    settings: Sequence[Setting] | None = None,
+    *,
+    quick: bool = False,
+) -> xr.Dataset:
+    """When the layers of many networks learn, as simulated and as predicted before.
+
+    Main arguments: a folder ``out``, or None to keep nothing, and the settings, by default
+    :data:`skajax.study.settings.SETTINGS`, 50 of them, or ``QUICK``, four small ones.
+
+    Each is solved adaptively (Tsit5, rtol 1e-4, float32) until every flow is past its peak, and every
+    definition of :data:`skajax.timescales.DEFINITIONS` read off. What is predicted comes from
+    :func:`skajax.timescales.predict`: ``predicted`` from data and architecture alone,
+    ``predicted_from_weights`` from the very weights of the run.
+
+    Over (setting, layer), NaN beyond a network's depth: ``measured``, the time of peak flow; both
+    predictions, and ``error`` and ``error_from_weights``, predicted / measured - 1; ``start``, the root
+    mean square of z at t = 0; ``cause`` of a failure (:func:`skajax.study.causes.causes`), "" where
+    the prediction from architecture alone is near enough.
+    ``time`` and ``reason``, over (setting, definition, layer), are as :func:`skajax.timescales.measure`
+    gives them. ``growth_predicted`` = 1 / λ of the first layer, by the spectrum of x xᵀ + 1.
+
+    In ``out``: a file a setting, written whole or not at all, so that the same call goes on where it was
+    killed; ``architectures.nc``, ``.md``, the table, and ``.png``, the figure. Files that were made by other
+    numbers than this study's are refused with a ValueError, not mixed in.
+    """
+    chosen = tuple(settings if settings is not None else QUICK if quick else SETTINGS)
+    fits = len(chosen) >= 1 and all(isinstance(one, Setting) for one in chosen)
+    require(fits, "settings", "be at least one Setting", f"it was {settings!r}")
+    names = [one.name for one in chosen]
+    require(len({*names}) == len(names), "settings", "name each one once", f"they were {names}")
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        free = not folder.exists() or folder.is_dir()
+        require(free, "out", "be a folder", f"{str(folder)!r} is a file")
+        for part in ("measured", "predicted"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+    found = []
+    for one in tqdm(chosen, desc="settings", disable=None, leave=False):
+        measured = _kept(folder, "measured", one, partial(_measured, one))
+        predicted = _kept(folder, "predicted", one, partial(_predicted, one, measured))
+        found.append(_compared(one, measured, predicted))
+    data = _assembled(chosen, found)
+    if folder is not None:
+        write_netcdf(data, folder / "architectures.nc")
+        (folder / "architectures.md").write_text(table(data), encoding="utf-8")
+        with matplotlib.rc_context({"backend": "agg"}):
+            ax = predicted_times(data)
+            figure = ax.get_figure(root=True)
+            assert figure is not None
+            figure.savefig(folder / "architectures.png", dpi=150)
+            plt.close(figure)
+    return data
+
+
+def table(data: xr.Dataset) -> str:
+    """Markdown: one line a setting, with each layer's measured and predicted peak, and what failed."""
+    lines = [
+        "| data | samples | widths | scale | inputs | peaks, measured | predicted | error, % | failures |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name in data["setting"].values:
+        row = data.sel(setting=name).isel(layer=slice(0, int(data["depth"].sel(setting=name))))
+        each = lambda values, form: ", ".join(
+            format(v, form) if np.isfinite(v) else "–" for v in values
+        )
+        failed = [f"layer {n}: {why}" for n, why in enumerate(row["cause"].values, 1) if why]
+        cells = [
+            row["data"].item(),
+            f"{row['samples'].item()}",
+            row["widths"].item(),
+            f"{row['scale'].item():g}",
+            f"{row['input_scale'].item():g}",
+            each(row["measured"].values, ".3g"),
+            each(row["predicted"].values, ".3g"),
+            each(100 * row["error"].values, "+.0f"),
+            "; ".join(failed),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", *_summary(data), ""])
+
+
+def _summary(data: xr.Dataset) -> list[str]:
+    """What it comes to, in sentences."""
+    there = data["start"].notnull().values
+    first = np.zeros_like(there)
+    first[:, 0] = there[:, 0]
+    linear = first & (data["start"].values < LINEAR)
+    lines = []
+    for title, error in (
+        ("From data and architecture alone", "error"),
+        ("From the very weights", "error_from_weights"),
+    ):
+        size = np.abs(data[error].values)
+        parts = (
+            ("first layers that start in the linear regime, within 10 %", linear, 0.10),
+            ("all first layers, within 10 %", first, 0.10),
+            ("hidden layers, within 15 %", there & ~first, 0.15),
+        )
+        said = [
+            f"{text}: {int((size[part] <= limit).sum())} of {int(part.sum())}"
+            for text, part, limit in parts
+        ]
+        lines.append(f"{title}: {'; '.join(said)}.")
+    return lines
+
+
+LINEAR = 0.5
+"""Root mean square of z: up to there D' is within 6 % of 1/4."""
+
+
+def _kept(
+    folder: Path | None, part: str, setting: Setting, make: Callable[[], xr.Dataset]
+) -> xr.Dataset:
+    """What the file of a setting holds, or what is made, and put there."""
+    about = json.dumps({**dataclasses.asdict(setting), **_NUMBERS[part]})
+    path = None if folder is None else folder / part / f"{setting.name}.nc"
+    if path is not None and path.exists():
+        data = read_netcdf(path, "out", FORMAT)
+        before = data.attrs.get("configuration")
+        require(
+            before == about,
+            "out",
+            "hold results of this very study (or be another folder)",
+            f"{path.name} was made with {before}, and now it would be {about}",
+        )
+        return data
+    data = make().assign_attrs(format=FORMAT, configuration=about, **versions())
+    if path is not None:
+        write_netcdf(data, path)
+    return data
+
+
+_NUMBERS: Mapping[str, Mapping[str, Any]] = {
+    "measured": {
+        "rtol": RTOL, "records": RECORDS, "patience": PATIENCE, "done": DONE, "times": list(NAMES),
+    },
+    "predicted": {"draws": 4},
+}  # fmt: skip
+
+
+def _problem(setting: Setting) -> tuple[Network, Weights, Float[np.ndarray, "samples inputs"]]:
+    network, x = setting.network(), setting.inputs()
+    return network, network.init(jax.random.key(setting.seed), x), x
+
+
+def _measured(setting: Setting) -> xr.Dataset:
+    """Times read off the run, and the curves themselves."""
+    network, weights, x = _problem(setting)
+    gram = x.astype(float) @ x.T.astype(float) + 1
+    leading = float(np.linalg.eigvalsh(gram)[-1]) / (4 * math.log(2) * len(x))
+    rates = [leading, *((n / 4 + 1) / (4 * math.log(2)) for n in setting.widths[:-1])]
+    end = PATIENCE / min(rates)
+    times = np.append(0, np.geomspace(0.03 / max(rates), end, RECORDS - 1))
+    run = simulate(
+        network,
+        weights,
+        x,
+        Adaptive(rtol=RTOL, atol=RTOL / 100),
+        end,
+        save_at=times,
+        until=stop.FlowConverged(DONE),
+    )
+    data = timescales.measure(run, [timescales.DEFINITIONS[name] for name in NAMES])
+    size = np.sqrt(len(x) * np.asarray(setting.widths, float))
+    curves = ("flow_norm", "knowledge_norm", "entropy")
+    return data.assign(
+        **{name: (("record", "layer"), np.asarray(getattr(run, name))) for name in curves},
+        t=("record", np.asarray(run.t)),
+        start=("layer", np.asarray(run.knowledge_norm[0], float) / size),
+        second_hump=("layer", _second_humps(run)),
+        growth_predicted=1 / leading,
+        evaluations=int(run.stats.evaluations or 0),
+    )
+
+
+def _second_humps(run: Any) -> list[float]:
+    """Each layer's second-highest local maximum of the flow, as a fraction of the highest."""
+    start = np.asarray(run.flow_norm[0], float)
+    heights: list[list[float]] = [[first] for first in start]  # the start is a maximum, or small
+    for one in landmarks.peaks(run, "flow_norm", every=True):
+        heights[one.layer - 1].append(one.value)
+    ordered = [sorted(each) for each in heights]
+    return [each[-2] / each[-1] if len(each) > 1 and each[-1] > 0 else 0.0 for each in ordered]
+
+
+def _predicted(setting: Setting, measured: xr.Dataset) -> xr.Dataset:
+    """Peaks predicted, and of those that are far off, how much of the flow was the input's motion."""
+    network, weights, x = _problem(setting)
+    draws = _NUMBERS["predicted"]["draws"]
+    alone = timescales.predict(network, None, x, draws=draws)
+    given = timescales.predict(network, weights, x)
+    inside = lambda found: np.where(found.inside, np.asarray(found.peak, float), np.nan)
+    peaks = measured["time"].sel(definition="flow_peak").values
+    off = np.abs(inside(alone) / peaks - 1)
+    drift = np.full(len(peaks), np.nan)
+    for layer in range(1, len(peaks)):
+        if np.isfinite(peaks[layer]) and not off[layer] <= 0.15:
+            drift[layer] = _drift(network, weights, x, float(peaks[layer]), layer)
+    return xr.Dataset(
+        {
+            "predicted": ("layer", inside(alone)),
+            "spread": ("layer", np.asarray(alone.spread, float)),
+            "predicted_from_weights": ("layer", inside(given)),
+            "drift": ("layer", drift),
+        }
+    )
+
+
+def _drift(network: Network, weights: Weights, x: Any, t: float, layer: int) -> float:
+    """‖ẋ W‖ / ‖ż‖ of a layer at a time: what its moving input contributes to its flow."""
+    method = Adaptive(rtol=RTOL, atol=RTOL / 100)
+    there = simulate(network, weights, x, method, t, save_at="end").final.weights
+    x = jnp.asarray(x)
+    Zdot, Ddot = tangents(network, there, flow(network, there, x), x)
+    below: Any = there[layer]
+    moved = jnp.matmul(Ddot[layer - 1], below.W, precision="highest")
+    return float(jnp.linalg.norm(moved) / jnp.linalg.norm(Zdot[layer]))
+
+
+def _compared(setting: Setting, measured: xr.Dataset, predicted: xr.Dataset) -> xr.Dataset:
+    """One setting's row of the study."""
+    peaks = measured["time"].sel(definition="flow_peak", drop=True).drop_vars("text")
+    curves = ("flow_norm", "knowledge_norm", "entropy", "t")
+    row = measured.drop_vars(curves).merge(predicted).assign(measured=peaks)
+    row = row.assign(
+        error=row["predicted"] / peaks - 1,
+        error_from_weights=row["predicted_from_weights"] / peaks - 1,
+    )
+    t, flows = measured["t"].values, measured["flow_norm"].values
+    height = [
+        float(np.interp(when, t, column) / column.max()) if np.isfinite(when) else np.nan
+        for when, column in zip(row["predicted"].values, flows.T, strict=True)
+    ]
+    row = row.assign(height=("layer", height))
+    return row.assign(cause=("layer", np.asarray(causes(row), object)))
+
+
+def _assembled(settings: Sequence[Setting], found: Sequence[xr.Dataset]) -> xr.Dataset:
+    named = [row.assign_coords(setting=one.name) for one, row in zip(settings, found, strict=True)]
+    text = found[0]["text"]
+    data = xr.concat(
+        [row.drop_vars("text") for row in named], "setting", join="outer", data_vars="all",
+        coords="minimal", compat="override", combine_attrs="drop",
+    )  # fmt: skip
+    for name in ("cause", "reason"):
+        data[name] = data[name].where(data["start"].notnull(), "").astype(object)
+    of = lambda read: ("setting", [read(one) for one in settings])
+    data = data.assign_coords(
+        text=text,
+        data=of(lambda s: s.data),
+        samples=of(lambda s: s.samples),
+        widths=of(lambda s: "-".join(map(str, s.widths))),
+        depth=of(lambda s: len(s.widths)),
+        scale=of(lambda s: s.scale),
+        input_scale=of(lambda s: s.input_scale),
+    )
+    return data.assign_attrs(format="skajax architectures 1", **versions())

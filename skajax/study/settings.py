@@ -1,0 +1,147 @@
+"""The settings of the study of architectures: data, batch, widths and scales."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import numpy as np
+
+from skajax import data
+from skajax._checks import require
+from skajax._types import Float
+from skajax.network import Network, mlp
+
+
+def _spread_evenly(x: np.ndarray, samples: int) -> np.ndarray:
+    """Rows of a set that is ordered by class, so that every class has its share."""
+    require(samples <= len(x), "samples", f"be at most {len(x)}", f"it was {samples}")
+    return x[np.linspace(0, len(x) - 1, samples).round().astype(int)]
+
+
+def _power_law(samples: int) -> np.ndarray:
+    """Eigenvalues 40 / k, k = 1..9: growth rates from 14.4 down."""
+    count = min(9, samples - 1)
+    return data.known_spectrum(list(40 / np.arange(1, count + 1)), samples, 64)
+
+
+def _one_mode(samples: int) -> np.ndarray:
+    """One eigenvalue, 30, and the bias's 1."""
+    return data.known_spectrum([30.0], samples, 32)
+
+
+DATA: Mapping[str, Callable[[int], np.ndarray]] = MappingProxyType(
+    {
+        "mnist": lambda samples: _spread_evenly(data.mnist_subset()[0], samples),
+        "digits": lambda samples: _spread_evenly(data.sklearn("digits")[0], samples),
+        "wine": lambda samples: _spread_evenly(data.sklearn("wine")[0], samples),
+        "breast_cancer": lambda samples: _spread_evenly(data.sklearn("breast_cancer")[0], samples),
+        "power_law": _power_law,
+        "one_mode": _one_mode,
+    }
+)
+"""So many samples of each set, by its name; the last two have a known spectrum."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One network on one batch."""
+
+    data: str
+    samples: int
+    widths: tuple[int, ...]
+    scale: float = 0.01
+    """Of the initial weights, W ~ N(0, scale²)."""
+    input_scale: float = 1.0
+    """A factor on the inputs."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse data that there are none of."""
+        require(self.data in DATA, "data", f"be one of {list(DATA)}", f"it was {self.data!r}")
+
+    @property
+    def name(self) -> str:
+        """One word, that tells settings apart."""
+        widths = "-".join(map(str, self.widths))
+        more = f"_inputs{self.input_scale:g}" if self.input_scale != 1 else ""
+        more += f"_seed{self.seed}" if self.seed else ""
+        return f"{self.data}{self.samples}_{widths}_scale{self.scale:g}{more}"
+
+    def network(self) -> Network:
+        """Its layers."""
+        return mlp(self.widths, scale=self.scale)
+
+    def inputs(self) -> Float[np.ndarray, "samples inputs"]:
+        """Its batch, float32."""
+        return np.float32(self.input_scale) * DATA[self.data](self.samples)
+
+
+_PAPER = (256, 128, 64, 10)
+
+SETTINGS = (
+    # Depth 1 to 8.
+    Setting("mnist", 300, (256,)),
+    Setting("mnist", 300, (256, 128)),
+    Setting("mnist", 300, (256, 128, 64)),
+    Setting("mnist", 300, (256, 128, 64, 32, 10)),
+    Setting("mnist", 300, (128,) * 6),
+    Setting("mnist", 300, (128,) * 8),
+    # Width 16 to 2048.
+    Setting("mnist", 300, (16, 16)),
+    Setting("mnist", 300, (64, 32)),
+    Setting("mnist", 300, (512, 256)),
+    Setting("mnist", 300, (1024, 256)),
+    Setting("mnist", 300, (2048, 128)),
+    # Batch 10 to 1000; the last is the paper's own.
+    Setting("mnist", 10, _PAPER),
+    Setting("mnist", 30, _PAPER),
+    Setting("mnist", 100, _PAPER),
+    Setting("mnist", 300, _PAPER),
+    Setting("mnist", 1000, _PAPER),
+    # Initial scale 1e-3 to 1.
+    Setting("mnist", 300, _PAPER, 0.001),
+    Setting("mnist", 300, _PAPER, 0.003),
+    Setting("mnist", 300, _PAPER, 0.03),
+    Setting("mnist", 300, _PAPER, 0.1),
+    Setting("mnist", 300, _PAPER, 0.3),
+    Setting("mnist", 300, _PAPER, 1.0),
+    # Input scale.
+    Setting("mnist", 300, _PAPER, 0.01, 0.1),
+    Setting("mnist", 300, _PAPER, 0.01, 0.3),
+    Setting("mnist", 300, _PAPER, 0.01, 3.0),
+    # Other data.
+    Setting("digits", 1000, (128,)),
+    Setting("digits", 1000, (128, 64)),
+    Setting("digits", 1000, (128, 64, 32, 10)),
+    Setting("digits", 300, (64,) * 5),
+    Setting("digits", 100, (128, 64, 32)),
+    Setting("digits", 300, (512, 256, 64)),
+    Setting("digits", 300, (128, 64, 32), 0.001),
+    Setting("digits", 300, (128, 64, 32), 0.1),
+    Setting("wine", 178, (64,)),
+    Setting("wine", 178, (128, 64, 32)),
+    Setting("wine", 50, (128, 64, 32)),
+    Setting("wine", 178, (256, 128), 0.1),
+    Setting("breast_cancer", 569, (64,)),
+    Setting("breast_cancer", 569, (128, 64, 32)),
+    Setting("breast_cancer", 100, (128, 64, 32)),
+    Setting("breast_cancer", 569, (256, 128, 64), 0.001),
+    Setting("breast_cancer", 569, (128, 64), 0.1),
+    Setting("power_law", 300, (64,)),
+    Setting("power_law", 300, (128, 64, 32)),
+    Setting("power_law", 300, (256, 128, 64), 0.001),
+    Setting("power_law", 300, (128, 64), 0.1),
+    Setting("power_law", 100, (128, 128, 128, 128)),
+    Setting("one_mode", 200, (64,)),
+    Setting("one_mode", 200, (128, 64, 32)),
+    Setting("one_mode", 200, (128, 64), 0.001),
+)
+"""The study's."""
+
+QUICK = (
+    Setting("mnist", 20, (32, 16)),
+    Setting("digits", 50, (24, 16)),
+    Setting("wine", 50, (24,), 0.1),
+    Setting("one_mode", 30, (16,), 1.0),
+)
+"""A few small ones."""
