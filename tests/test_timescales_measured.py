@@ -67,6 +67,9 @@ def test_peaks_and_minima_of_known_series(template):
     np.testing.assert_allclose(data["time"].sel(definition="flow_peak"), [0.7, 1.2], atol=1e-6)
     found = data["time"].sel(definition="entropy_rate_minimum")
     np.testing.assert_allclose(found, [0.6, 1.1], atol=1e-6)
+    tenth = np.arccosh(10) / 9  # sech falls to a tenth
+    found = data["time"].sel(definition="flow_converged")
+    np.testing.assert_allclose(found, [0.7 + tenth, 1.2 + tenth], atol=1e-6)
     whole = np.sqrt(flow[0] ** 2 + flow[1] ** 2)  # of the network: all neurons in one layer
     np.testing.assert_allclose(one(data, "flow_peak"), FINE[whole.argmax()], atol=1e-3)
     np.testing.assert_allclose(
@@ -161,7 +164,7 @@ def test_what_a_run_has_not_is_nan_with_a_reason(template):
         ("residence_minimum", 2): "the residence time still falls at the end",
         ("residence_at_flow_peak", 1): "the flow is largest at the start of the run",
         ("entropy_left_0.5", 1): "the run has no record at t = 0",
-        ("flow_converged", 2): "the rule never holds",
+        ("flow_converged", 2): "the flow is at 1 of its peak at the end",
     }
     for (definition, layer), reason in reasons.items():
         assert np.isnan(one(data, definition, layer)), definition

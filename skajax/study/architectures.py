@@ -17,27 +17,30 @@ import numpy as np
 import xarray as xr
 from tqdm.auto import tqdm
 
-from skajax import landmarks, stop, timescales
+from skajax import landmarks, timescales
 from skajax._checks import require
 from skajax._files import read_netcdf, write_netcdf
 from skajax._types import Float, Weights
 from skajax._version import versions
 from skajax.flow import flow, tangents
 from skajax.methods import Adaptive
-from skajax.network import Network
+from skajax.network import Network, mlp
 from skajax.plot import predicted_times
 from skajax.simulate import simulate
 from skajax.study.causes import causes
 from skajax.study.settings import QUICK, SETTINGS, Setting
+from skajax.trajectory import Trajectory
 
 FORMAT = "skajax setting 1"
 RTOL = 1e-4
 RECORDS = 192
 """Evenly spaced in ln t: 5 % apart, and the parabola through three is much finer."""
-PATIENCE = 40.0
-"""A run is given so many of the slowest layer's growth times at the start."""
-DONE = 0.3
-"""It ends where every layer's flow is below this fraction of its peak."""
+REACH = 3.0
+"""A run goes on for so many times the time in which the slowest layer's knowledge would grow to 3."""
+DONE = 0.7
+"""It is made twice as long for as long as a layer's last flow is above this fraction of its peak,"""
+DOUBLINGS = 5
+"""but not more often."""
 NAMES = tuple(name for name in timescales.DEFINITIONS if name != "flow_converged")
 """Of the characteristic times that are measured: runs end before the flow has converged."""
 
@@ -178,7 +181,7 @@ def _kept(
 
 _NUMBERS: Mapping[str, Mapping[str, Any]] = {
     "measured": {
-        "rtol": RTOL, "records": RECORDS, "patience": PATIENCE, "done": DONE, "times": list(NAMES),
+        "rtol": RTOL, "records": RECORDS, "reach": REACH, "done": DONE, "times": list(NAMES),
     },
     "predicted": {"draws": 4},
 }  # fmt: skip
@@ -195,31 +198,46 @@ def _measured(setting: Setting) -> xr.Dataset:
     gram = x.astype(float) @ x.T.astype(float) + 1
     leading = float(np.linalg.eigvalsh(gram)[-1]) / (4 * math.log(2) * len(x))
     rates = [leading, *((n / 4 + 1) / (4 * math.log(2)) for n in setting.widths[:-1])]
-    end = PATIENCE / min(rates)
-    times = np.append(0, np.geomspace(0.03 / max(rates), end, RECORDS - 1))
-    run = simulate(
-        network,
-        weights,
-        x,
-        Adaptive(rtol=RTOL, atol=RTOL / 100),
-        end,
-        save_at=times,
-        until=stop.FlowConverged(DONE),
+    size = np.asarray([np.sqrt(np.mean(np.square(z))) for z in network.forward(weights, x)[0]])
+    run = _to_beyond_the_peaks(
+        lambda end: _run(setting, weights, x, np.geomspace(0.03 / max(rates), end, RECORDS - 1)),
+        float(np.max(REACH * np.log1p(3 / size) / rates)),
     )
     data = timescales.measure(run, [timescales.DEFINITIONS[name] for name in NAMES])
-    size = np.sqrt(len(x) * np.asarray(setting.widths, float))
     curves = ("flow_norm", "knowledge_norm", "entropy")
+    more: dict[str, Any] = {n: (("record", "layer"), np.asarray(getattr(run, n))) for n in curves}
     return data.assign(
-        **{name: (("record", "layer"), np.asarray(getattr(run, name))) for name in curves},
-        t=("record", np.asarray(run.t)),
-        start=("layer", np.asarray(run.knowledge_norm[0], float) / size),
-        second_hump=("layer", _second_humps(run)),
-        growth_predicted=1 / leading,
-        evaluations=int(run.stats.evaluations or 0),
+        more
+        | {
+            "t": ("record", np.asarray(run.t)),
+            "start": ("layer", size),
+            "second_hump": ("layer", _second_humps(run)),
+            "growth_predicted": 1 / leading,
+            "evaluations": int(run.stats.evaluations or 0),
+        }
     )
 
 
-def _second_humps(run: Any) -> list[float]:
+def _to_beyond_the_peaks(make: Callable[[float], Trajectory], end: float) -> Trajectory:
+    """A run long enough for every layer's flow to have come down, or as long as is tried."""
+    doublings = 0
+    while True:
+        run = make(end)
+        flows = np.asarray(run.flow_norm)
+        down = (flows[-1] < DONE * flows.max(axis=0)).all()
+        if down or not run.outcome.completed or doublings == DOUBLINGS:
+            return run
+        end, doublings = 2 * end, doublings + 1
+
+
+def _run(setting: Setting, weights: Weights, x: Any, times: np.ndarray) -> Trajectory:
+    # Weights tell a run all about their scale: settings that differ in theirs share one program.
+    network = mlp(setting.widths)
+    method = Adaptive(rtol=RTOL, atol=RTOL / 100)
+    return simulate(network, weights, x, method, float(times[-1]), save_at=np.append(0, times))
+
+
+def _second_humps(run: Trajectory) -> list[float]:
     """Each layer's second-highest local maximum of the flow, as a fraction of the highest."""
     start = np.asarray(run.flow_norm[0], float)
     heights: list[list[float]] = [[first] for first in start]  # the start is a maximum, or small
@@ -241,7 +259,7 @@ def _predicted(setting: Setting, measured: xr.Dataset) -> xr.Dataset:
     drift = np.full(len(peaks), np.nan)
     for layer in range(1, len(peaks)):
         if np.isfinite(peaks[layer]) and not off[layer] <= 0.15:
-            drift[layer] = _drift(network, weights, x, float(peaks[layer]), layer)
+            drift[layer] = _drift(setting, weights, x, float(peaks[layer]), layer)
     return xr.Dataset(
         {
             "predicted": ("layer", inside(alone)),
@@ -252,14 +270,13 @@ def _predicted(setting: Setting, measured: xr.Dataset) -> xr.Dataset:
     )
 
 
-def _drift(network: Network, weights: Weights, x: Any, t: float, layer: int) -> float:
+def _drift(setting: Setting, weights: Weights, x: Any, t: float, layer: int) -> float:
     """‖ẋ W‖ / ‖ż‖ of a layer at a time: what its moving input contributes to its flow."""
-    method = Adaptive(rtol=RTOL, atol=RTOL / 100)
-    there = simulate(network, weights, x, method, t, save_at="end").final.weights
-    x = jnp.asarray(x)
+    network, x = mlp(setting.widths), jnp.asarray(x)
+    there = _run(setting, weights, x, np.geomspace(1e-3 * t, t, RECORDS - 1)).final.weights
     Zdot, Ddot = tangents(network, there, flow(network, there, x), x)
-    below: Any = there[layer]
-    moved = jnp.matmul(Ddot[layer - 1], below.W, precision="highest")
+    own: Any = there[layer]
+    moved = jnp.matmul(Ddot[layer - 1], own.W, precision="highest")
     return float(jnp.linalg.norm(moved) / jnp.linalg.norm(Zdot[layer]))
 
 

@@ -136,7 +136,7 @@ def entropy_left(fraction: float) -> Definition:
         if start is None:
             return _all(run, np.nan, "the run has no record at t = 0")
         falls: dict[int, float] = {}
-        for one in landmarks.crossings(run, _Above(fraction * start)):
+        for one in landmarks.crossings(run, _Above("entropy", fraction * start)):
             if one.direction < 0:
                 falls.setdefault(one.layer - 1, one.t)
         left = _last(run, _Whole("entropy")) / start
@@ -208,14 +208,15 @@ class _Turnover(eqx.Module):
 
 
 class _Above(eqx.Module):
-    """By how much the entropy is above a level."""
+    """By how much an observable is above a level."""
 
+    name: str = eqx.field(static=True)
     level: Float[Array | np.ndarray, " layers"]
 
     def __call__(self, observed: Observables) -> Any:
-        H = _Whole("entropy")(observed)
-        on = _library(H)
-        return H - on.broadcast_to(on.asarray(self.level, H.dtype), H.shape)
+        values = _Whole(self.name)(observed)
+        on = _library(values)
+        return values - on.broadcast_to(on.asarray(self.level, values.dtype), values.shape)
 
 
 class _Everything(eqx.Module):
@@ -265,6 +266,18 @@ def _residence_at_flow_peak(run: Trajectory) -> Times:
     return _times(found)
 
 
+def _flow_converged(run: Trajectory) -> Times:
+    tops = landmarks.peaks(run, _Whole("flow_norm"))
+    level = 0.1 * np.asarray([one.value for one in tops])
+    down: dict[int, float] = {}
+    for one in landmarks.crossings(run, _Above("flow_norm", level)):
+        if one.direction < 0 and one.t > tops[one.layer - 1].t:
+            down.setdefault(one.layer - 1, one.t)
+    flows = _last(run, _Whole("flow_norm"))
+    why = lambda c: f"the flow is at {flows[c] / tops[c].value:.3g} of its peak at the end"
+    return _times([(down.get(c, np.nan), why(c)) for c in range(len(tops))])
+
+
 def _tensor_net_crossing(run: Trajectory) -> Times:
     columns = run.entropy.shape[-1] + 1
     first: dict[int, float] = {}
@@ -282,9 +295,7 @@ _BUILT_IN = (
     Definition("residence_minimum", "‖Z‖ / ‖Φ‖ (eq. 5) at its smallest", _residence_minimum),
     Definition("residence_at_flow_peak", "‖Z‖ / ‖Φ‖ (eq. 5) where ‖Φ‖ peaks", _residence_at_flow_peak),
     Definition("tensor_net_crossing", "dNet/dt, in the published sign, crosses 0", _tensor_net_crossing),
-    dataclasses.replace(
-        by_rule(stop.FlowConverged(0.1)), name="flow_converged", text="‖Φ‖ is below a tenth of its peak"
-    ),
+    Definition("flow_converged", "‖Φ‖ has come down to a tenth of its peak", _flow_converged),
 )  # fmt: skip
 DEFINITIONS: Mapping[str, Definition] = MappingProxyType({one.name: one for one in _BUILT_IN})
 """The characteristic times that skajax knows. For others, give ``measure`` definitions of your own:
