@@ -16,19 +16,15 @@ if TYPE_CHECKING:
 _MARKERS = "osD^vPXh*p"
 
 
-def predicted_times(
-    data: "xarray.Dataset", *, predicted: str = "predicted", ax: Axes | None = None
-) -> Axes:
+def predicted_times(data: "xarray.Dataset", *, ax: Axes | None = None) -> Axes:
     """Predicted against measured time of peak flow, one mark a layer: on the line, they are equal.
 
     ``data`` is what ``skajax.study.architectures`` returns. Colours tell layers, and marks data sets;
-    hollow marks are predictions that failed, and the band is 15 % to either side. ``predicted`` is
-    "predicted", or "predicted_from_weights". Layers without both times are not drawn.
+    hollow marks are predictions that failed, and the band is 15 % to either side. Layers without both
+    times are not drawn.
 
     Returns the axes.
     """
-    known = ("predicted", "predicted_from_weights")
-    require(predicted in known, "predicted", f"be one of {list(known)}", f"it was {predicted!r}")
     ax = single(ax, size=(6.6, 4.6))
     layers = data.sizes["layer"]
     sets = list(dict.fromkeys(str(name) for name in data["data"].values))
@@ -38,7 +34,7 @@ def predicted_times(
         row = data.sel(setting=name)
         for layer in range(1, layers + 1):
             one = row.sel(layer=layer)
-            x, y = one["measured"].item(), one[predicted].item()
+            x, y = one["measured"].item(), one["predicted"].item()
             if not (x > 0 and y > 0):
                 continue
             ends += [x, y]

@@ -3,6 +3,7 @@
 from skajax.study.architectures import architectures
 from skajax.study.claims import CLAIMS, Claim, Finding, Verdict
 from skajax.study.experiments import Evidence, gather
+from skajax.study.intrinsic import Intrinsic, intrinsic, intrinsic_table
 from skajax.study.recommend import Recommendation, cost_table, precision_floor, recommend
 from skajax.study.reproduce import Reproduction, reproduce
 from skajax.study.settings import Setting
@@ -14,6 +15,7 @@ __all__ = [
     "Claim",
     "Evidence",
     "Finding",
+    "Intrinsic",
     "Recommendation",
     "Reproduction",
     "Setting",
@@ -22,6 +24,8 @@ __all__ = [
     "architectures",
     "cost_table",
     "gather",
+    "intrinsic",
+    "intrinsic_table",
     "precision_floor",
     "recommend",
     "reproduce",

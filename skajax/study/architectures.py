@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
@@ -22,7 +21,6 @@ from skajax._checks import require
 from skajax._files import read_netcdf, write_netcdf
 from skajax._types import Float, Weights
 from skajax._version import versions
-from skajax.flow import flow, tangents
 from skajax.methods import Adaptive
 from skajax.network import Network, mlp
 from skajax.plot import predicted_times
@@ -58,13 +56,13 @@ def architectures(
 
     Each is solved adaptively (Tsit5, rtol 1e-4, float32) until every flow is past its peak, and every
     definition of :data:`skajax.timescales.DEFINITIONS` read off. What is predicted comes from
-    :func:`skajax.timescales.predict`: ``predicted`` from data and architecture alone,
-    ``predicted_from_weights`` from the very weights of the run.
+    :func:`skajax.timescales.predict`, from data and architecture alone: it sees no weights.
 
-    Over (setting, layer), NaN beyond a network's depth: ``measured``, the time of peak flow; both
-    predictions, and ``error`` and ``error_from_weights``, predicted / measured - 1; ``start``, the root
-    mean square of z at t = 0; ``cause`` of a failure (:func:`skajax.study.causes.causes`), "" where
-    the prediction from architecture alone is near enough.
+    Over (setting, layer), NaN beyond a network's depth: ``measured``, the time of peak flow; ``predicted``,
+    its ``spread`` over draws, and ``error``, predicted / measured - 1; ``start``, the root mean square of z
+    at t = 0; ``cause`` of a failure (:func:`skajax.study.causes.causes`), "" where the prediction is near
+    enough. Over (setting,), ``half_left``: of the network's entropy in the run, what is left at the time
+    when half is predicted to be.
     ``time`` and ``reason``, over (setting, definition, layer), are as :func:`skajax.timescales.measure`
     gives them. ``growth_predicted`` = 1 / λ of the first layer, by the spectrum of x xᵀ + 1.
 
@@ -86,8 +84,8 @@ def architectures(
     found = []
     for one in tqdm(chosen, desc="settings", disable=None, leave=False):
         measured = _kept(folder, "measured", one, partial(_measured, one))
-        predicted = _kept(folder, "predicted", one, partial(_predicted, one, measured))
-        found.append(_compared(one, measured, predicted))
+        predicted = _kept(folder, "predicted", one, partial(_predicted, one))
+        found.append(_compared(measured, predicted))
     data = _assembled(chosen, found)
     if folder is not None:
         write_netcdf(data, folder / "architectures.nc")
@@ -130,27 +128,29 @@ def table(data: xr.Dataset) -> str:
 
 def _summary(data: xr.Dataset) -> list[str]:
     """What it comes to, in sentences."""
-    there = data["start"].notnull().values
-    first = np.zeros_like(there)
-    first[:, 0] = there[:, 0]
-    linear = first & (data["start"].values < LINEAR)
-    lines = []
-    for title, error in (
-        ("From data and architecture alone", "error"),
-        ("From the very weights", "error_from_weights"),
-    ):
-        size = np.abs(data[error].values)
-        parts = (
-            ("first layers that start in the linear regime, within 10 %", linear, 0.10),
-            ("all first layers, within 10 %", first, 0.10),
-            ("hidden layers, within 15 %", there & ~first, 0.15),
-        )
-        said = [
-            f"{text}: {int((size[part] <= limit).sum())} of {int(part.sum())}"
-            for text, part, limit in parts
-        ]
-        lines.append(f"{title}: {'; '.join(said)}.")
-    return lines
+    start, size = data["start"].values, np.abs(data["error"].values)
+    there = np.isfinite(start)
+    first = there & (data["layer"].values == 1)[None, :]
+    parts = (
+        (
+            "First layers that start in the linear regime, within 10 %",
+            first & (start < LINEAR),
+            0.10,
+        ),
+        ("All first layers, within 10 %", first, 0.10),
+        ("Hidden layers, within 15 %", there & ~first, 0.15),
+    )
+    lines = [
+        f"{text}: {int((size[part] <= limit).sum())} of {int(part.sum())}."
+        for text, part, limit in parts
+    ]
+    left = data["half_left"].values
+    near = int((np.abs(left / 0.5 - 1) <= 0.1).sum())
+    known = int(np.isfinite(left).sum())
+    return [
+        *lines,
+        f"Entropy where half is predicted to be left, within 10 % of a half: {near} of {known}.",
+    ]
 
 
 LINEAR = 0.5
@@ -179,6 +179,7 @@ def _kept(
     return data
 
 
+_CURVES = ("flow_norm", "knowledge_norm", "entropy")
 _NUMBERS: Mapping[str, Mapping[str, Any]] = {
     "measured": {
         "rtol": RTOL, "records": RECORDS, "reach": REACH, "done": DONE, "times": list(NAMES),
@@ -204,8 +205,7 @@ def _measured(setting: Setting) -> xr.Dataset:
         float(np.max(REACH * np.log1p(3 / size) / rates)),
     )
     data = timescales.measure(run, [timescales.DEFINITIONS[name] for name in NAMES])
-    curves = ("flow_norm", "knowledge_norm", "entropy")
-    more: dict[str, Any] = {n: (("record", "layer"), np.asarray(getattr(run, n))) for n in curves}
+    more: dict[str, Any] = {n: (("record", "layer"), np.asarray(getattr(run, n))) for n in _CURVES}
     return data.assign(
         more
         | {
@@ -247,55 +247,49 @@ def _second_humps(run: Trajectory) -> list[float]:
     return [each[-2] / each[-1] if len(each) > 1 and each[-1] > 0 else 0.0 for each in ordered]
 
 
-def _predicted(setting: Setting, measured: xr.Dataset) -> xr.Dataset:
-    """Peaks predicted, and of those that are far off, how much of the flow was the input's motion."""
-    network, weights, x = _problem(setting)
+def _predicted(setting: Setting) -> xr.Dataset:
+    """What is expected of weights drawn as the network draws them: peaks, and the curves."""
     draws = _NUMBERS["predicted"]["draws"]
-    alone = timescales.predict(network, None, x, draws=draws)
-    given = timescales.predict(network, weights, x)
-    inside = lambda found: np.where(found.inside, np.asarray(found.peak, float), np.nan)
-    peaks = measured["time"].sel(definition="flow_peak").values
-    off = np.abs(inside(alone) / peaks - 1)
-    drift = np.full(len(peaks), np.nan)
-    for layer in range(1, len(peaks)):
-        if np.isfinite(peaks[layer]) and not off[layer] <= 0.15:
-            drift[layer] = _drift(setting, weights, x, float(peaks[layer]), layer)
+    found = timescales.predict(setting.network(), None, setting.inputs(), draws=draws)
+    curve = lambda values: (("record", "layer"), np.asarray(values))
     return xr.Dataset(
         {
-            "predicted": ("layer", inside(alone)),
-            "spread": ("layer", np.asarray(alone.spread, float)),
-            "predicted_from_weights": ("layer", inside(given)),
-            "drift": ("layer", drift),
+            "predicted": ("layer", np.where(found.inside, np.asarray(found.peak, float), np.nan)),
+            "spread": ("layer", np.asarray(found.spread, float)),
+            "t": ("record", np.asarray(found.t)),
+            "flow_norm": curve(found.flow_norm),
+            "knowledge_norm": curve(found.knowledge_norm),
+            "entropy": curve(found.entropy),
         }
     )
 
 
-def _drift(setting: Setting, weights: Weights, x: Any, t: float, layer: int) -> float:
-    """‖ẋ W‖ / ‖ż‖ of a layer at a time: what its moving input contributes to its flow."""
-    network, x = mlp(setting.widths), jnp.asarray(x)
-    there = _run(setting, weights, x, np.geomspace(1e-3 * t, t, RECORDS - 1)).final.weights
-    Zdot, Ddot = tangents(network, there, flow(network, there, x), x)
-    own: Any = there[layer]
-    moved = jnp.matmul(Ddot[layer - 1], own.W, precision="highest")
-    return float(jnp.linalg.norm(moved) / jnp.linalg.norm(Zdot[layer]))
-
-
-def _compared(setting: Setting, measured: xr.Dataset, predicted: xr.Dataset) -> xr.Dataset:
+def _compared(measured: xr.Dataset, predicted: xr.Dataset) -> xr.Dataset:
     """One setting's row of the study."""
-    peaks = measured["time"].sel(definition="flow_peak", drop=True).drop_vars("text")
-    curves = ("flow_norm", "knowledge_norm", "entropy", "t")
-    row = measured.drop_vars(curves).merge(predicted).assign(measured=peaks)
-    row = row.assign(
-        error=row["predicted"] / peaks - 1,
-        error_from_weights=row["predicted_from_weights"] / peaks - 1,
-    )
+    peaks = measured["time"].sel(definition="flow_peak", drop=True)
+    names = ("predicted", "spread")
+    row = measured.drop_vars([*_CURVES, "t"]).assign({n: predicted[n] for n in names})
     t, flows = measured["t"].values, measured["flow_norm"].values
     height = [
         float(np.interp(when, t, column) / column.max()) if np.isfinite(when) else np.nan
-        for when, column in zip(row["predicted"].values, flows.T, strict=True)
+        for when, column in zip(predicted["predicted"].values, flows.T, strict=True)
     ]
-    row = row.assign(height=("layer", height))
-    return row.assign(cause=("layer", np.asarray(causes(row), object)))
+    row = row.assign(measured=peaks, error=row["predicted"] / peaks - 1, height=("layer", height))
+    left = _left_where_half_is_expected(measured, predicted)
+    return row.assign(cause=("layer", np.asarray(causes(row), object)), half_left=left)
+
+
+def _left_where_half_is_expected(measured: xr.Dataset, predicted: xr.Dataset) -> float:
+    """Of the network's entropy in the run, the fraction left when the prediction has one half left."""
+    expected, there = (data["entropy"].values.sum(axis=1) for data in (predicted, measured))
+    below = np.flatnonzero(expected <= expected[0] / 2)
+    if not below.size:
+        return math.nan
+    k = max(int(below[0]), 1)
+    pair = slice(k - 1, k + 1)
+    half = np.interp(-expected[0] / 2, -expected[pair], predicted["t"].values[pair])
+    t = measured["t"].values
+    return float(np.interp(half, t, there) / there[0]) if half <= t[-1] else math.nan
 
 
 def _assembled(settings: Sequence[Setting], found: Sequence[xr.Dataset]) -> xr.Dataset:

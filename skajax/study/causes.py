@@ -17,7 +17,6 @@ def causes(row: xr.Dataset) -> list[str]:
       flow begins past its peak;
     - *two humps*: the flow has another maximum, at least 80 % as high: the larger one is a matter of chance;
     - *flat top*: at the predicted time the flow is within 3 % of its peak;
-    - *drift-dominated*: at the peak, most of the flow is the moving input's, ‖ẋ W‖ > ‖ż‖ / 2;
     - *few neurons*: the predictions of single draws differ by more than half of the limit;
     - *unexplained*.
     """
@@ -43,8 +42,6 @@ def causes(row: xr.Dataset) -> list[str]:
             said.append(
                 f"flat top, the flow is at {100 * one['height'].item():.1f} % of its peak{off}"
             )
-        elif one["drift"].item() > 0.5:
-            said.append(f"drift-dominated, {one['drift'].item():.2f}{off}")
         elif one["spread"].item() > limit / 2 * measured:
             said.append(
                 f"few neurons, draws differ by {100 * one['spread'].item() / measured:.0f} %{off}"

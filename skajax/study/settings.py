@@ -71,15 +71,18 @@ class Setting:
         """Its layers."""
         return mlp(self.widths, scale=self.scale)
 
-    def inputs(self) -> Float[np.ndarray, "samples inputs"]:
-        """Its batch, float32; of fewer than 64 inputs, filled up by ones that are always 0.
+    def inputs(self) -> Float[np.ndarray, "rows inputs"]:
+        """Its batch, float32, in a shape that many settings share, and with it their programs.
 
-        Those change nothing, and settings of the same widths share their programs.
+        What changes no time of any layer is added: inputs that are always 0, up to 64 of all, and the
+        same samples again, up to the number of rows that is usual for the data: the flow averages over them.
         """
         x = np.float32(self.input_scale) * DATA[self.data](self.samples)
+        x = np.tile(x, (max(1, _ROWS.get(self.data, 150) // self.samples), 1))
         return np.pad(x, [(0, 0), (0, max(0, 64 - x.shape[1]))])
 
 
+_ROWS = {"mnist": 300}
 _PAPER = (256, 128, 64, 10)
 _ONE, _TWO, _THREE, _FIVE = (64,), (128, 64), (128, 64, 32), (64,) * 5
 
