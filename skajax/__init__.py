@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from skajax import entropy, landmarks, stop, timescales
 from skajax._version import __version__
 from skajax.flow import State, flow, state, tangents
-from skajax.layers import Dense, DenseWeights
+from skajax.layers import Dense, DenseWeights, Paced
 from skajax.methods import Adaptive, Descent, Euler, Published
 from skajax.network import Network, mlp
 from skajax.observables import Observables
@@ -25,6 +25,7 @@ __all__ = [
     "Euler",
     "Network",
     "Observables",
+    "Paced",
     "Published",
     "RunFailed",
     "State",

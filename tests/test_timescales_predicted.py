@@ -7,7 +7,7 @@ import pytest
 import reference as ref
 
 import skajax as ska
-from skajax.timescales import Size, predict, spectrum
+from skajax.timescales import Size, linear, predict, spectrum
 
 LN2 = np.log(2)
 ALL = Size(samples=1000, modes=1000, neurons=1000)
@@ -65,3 +65,46 @@ def test_with_nothing_left_out_it_is_the_network(problem, x64):
     run = ska.simulate(problem.network, weights, x, method, 6.0, save_at=times)
     for name in ("knowledge_norm", "flow_norm", "entropy"):
         np.testing.assert_allclose(getattr(found, name), getattr(run, name), rtol=5e-3)
+
+
+def small(problem, scale):
+    weights, x = problem.numpy()
+    return [(scale * W, scale * b) for W, b in weights], x
+
+
+def knowledge_apart(weights, x, start, t):
+    """Relative to the reference's, of each layer's Z at t; and the largest |z| of any layer."""
+    network = ref.PROBLEMS[0].network if start is None else start
+    found = linear(network, ref.to_skajax(weights), jnp.asarray(x), t)
+    Z, _ = ref.forward(ref.solve(weights, x, [t])[0], x)
+    apart = [
+        np.linalg.norm(np.asarray(z) - want) / np.linalg.norm(want)
+        for z, want in zip(found.Z, Z, strict=True)
+    ]
+    return np.array(apart), max(np.abs(z).max() for z in Z)
+
+
+@pytest.mark.parametrize("problem", [ref.SAMPLE, ref.SMALL, ref.DEEP], ids=lambda p: p.name)
+def test_the_linear_solution_is_exact_while_knowledge_is_small(problem, x64):
+    weights, x = small(problem, 3e-5)
+    apart, largest = knowledge_apart(weights, x, problem.network, 2.0)
+    assert 3e-5 < largest < 1e-3
+    assert (apart < 1e-6).all()
+
+
+def test_what_the_linear_solution_leaves_out_is_of_second_order_in_every_layer(x64):
+    errors = []
+    for scale in (2e-3, 1e-3):
+        weights, x = small(ref.DEEP, scale)
+        errors.append(knowledge_apart(weights, x, ref.DEEP.network, 1.0)[0])
+    order = np.log2(errors[0] / errors[1])
+    np.testing.assert_allclose(order, 2, atol=0.1)
+
+
+def test_one_neuron_of_one_sample_grows_at_its_own_rate(x64):
+    network, (w, b), x = ska.mlp([1]), (3e-5, 2e-5), 0.8
+    weights = (ska.DenseWeights(jnp.array([[w]]), jnp.array([b])),)
+    found = jax.jit(lambda t: linear(network, weights, jnp.array([[x]]), t))(2.0)
+    want = (w * x + b) * np.exp((x**2 + 1) / (4 * LN2) * 2.0)
+    np.testing.assert_allclose(found.Z[0], want, rtol=1e-13)
+    assert found.t == 2.0

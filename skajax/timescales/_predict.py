@@ -106,7 +106,6 @@ def predict(
     Works inside jit (network, draws and size static) and vmap. Raises ValueError for arguments that
     do not fit: their names, what they must be, what they were.
     """
-    require(isinstance(network, Network), "network", "be a Network", f"it was {network!r}")
     dense_layers(network)
     x = as_array("x", x)
     check_inputs(x)
@@ -115,7 +114,7 @@ def predict(
         check_weights(network, given, x)
         weights = given
     size = Size() if size is None else size
-    known = _known(x, spectrum, size)
+    known = known_spectrum(x, spectrum, size)
     whole = isinstance(draws, int) and not isinstance(draws, bool) and draws >= 1
     require(whole, "draws", "be a whole number, at least 1", f"it was {draws!r}")
     if key is None:
@@ -125,7 +124,8 @@ def predict(
     return _predict(network, weights, x, known, key, draws, t, size)
 
 
-def _known(x: Array, known: Spectrum | None, size: Size) -> Spectrum:
+def known_spectrum(x: Array, known: Spectrum | None, size: Size) -> Spectrum:
+    """The spectrum given, if it is one of x; without, as much of it as is needed."""
     most = min(x.shape[0], x.shape[1] + 1)
     if known is None:
         return spectrum(x, min(size.modes, most))
@@ -150,13 +150,33 @@ def _predict(
     t: TimeSeries | None,
     size: Size,
 ) -> Prediction:
-    if weights is None:
-        scales = jnp.asarray([layer.scale for layer in dense_layers(network)], x.dtype)
-        keys = jax.random.split(key, draws)
-        thins = jax.vmap(lambda k: drawn(network, scales, k, x, known, size))(keys)
-    else:
-        thins = jax.tree.map(lambda a: a[None], taken(network, weights, x, known, size))
+    thins = thinned(network, weights, x, known, key, draws, size)
     return prediction(network, thins, x, known, t)
+
+
+@eqx.filter_jit
+def thinned(
+    network: Network,
+    weights: Weights | None,
+    x: Array,
+    known: Spectrum,
+    key: Key,
+    draws: int,
+    size: Size,
+) -> Thin:
+    """Thinned networks, stacked: one of given weights, or as many as are drawn."""
+    if weights is not None:
+        return jax.tree.map(lambda a: a[None], taken(network, weights, x, known, size))
+    scales = jnp.asarray([layer.scale for layer in dense_layers(network)], x.dtype)
+    keys = jax.random.split(key, draws)
+    return jax.vmap(lambda k: drawn(network, scales, k, x, known, size))(keys)
+
+
+def rates_of(network: Network, thins: Thin, x: Array, known: Spectrum) -> PerLayer:
+    """Each layer's leading rate at the start."""
+    below = [x.shape[1], *(layer.width for layer in dense_layers(network)[:-1])]
+    pace = jax.tree.map(lambda a: a[0], thins)
+    return growth_rates(pace, known.rates[0], jnp.asarray(below, x.dtype))
 
 
 def prediction(
@@ -164,8 +184,7 @@ def prediction(
 ) -> Prediction:
     """What a few thinned networks, stacked, come to."""
     widths = [layer.width for layer in dense_layers(network)]
-    below = jnp.asarray([x.shape[1], *widths[:-1]], x.dtype)
-    rates = growth_rates(jax.tree.map(lambda a: a[0], thins), known.rates[0], below)
+    rates = rates_of(network, thins, x, known)
     entries = jnp.asarray([x.shape[0] * n for n in widths], x.dtype)
     found = _solve(thins, rates, entries)
     peaks, inside = jax.vmap(partial(_largest, found.times))(found.curves.flow_norm)
@@ -214,13 +233,15 @@ def _solve(thins: Thin, rates: PerLayer, entries: PerLayer) -> _Solved:
         return last.any(axis=0)
 
     def again(solved: _Solved) -> _Solved:
-        reach = jnp.where(rising(solved), 2 * solved.times[-1], solved.reach)
+        late = (solved.tries > 0) & rising(solved)
+        reach = jnp.where(late, 2 * solved.times[-1], solved.reach)
         return attempt(reach, solved.tries + 1)
 
+    none = jax.tree.map(jnp.zeros_like, jax.eval_shape(attempt, reach, jnp.asarray(0)))
     return jax.lax.while_loop(
-        lambda solved: rising(solved).any() & (solved.tries < DOUBLINGS),
+        lambda solved: (solved.tries == 0) | (rising(solved).any() & (solved.tries <= DOUBLINGS)),
         again,
-        attempt(reach, jnp.asarray(0)),
+        none._replace(reach=reach),
     )
 
 

@@ -14,14 +14,16 @@ kernel an estimate of the whole one. With m = n, all samples and all modes it is
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import diffrax
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 
 from skajax._types import Array, Float, PerLayer, Scalar, TimeSeries
-from skajax.entropy import BITS, decision, decision_derivative, entropy
+from skajax.entropy import BITS
 
 RTOL, ATOL = 1e-3, 1e-6
 MAX_STEPS = 4096
@@ -53,44 +55,53 @@ class Curves(NamedTuple):
     entropy_rate: Float[Array, "*times layers"]
 
 
-class _Pass(NamedTuple):
-    velocity: Any
-    inputs: tuple[Array, ...]
-    Z: tuple[Array, ...]
+class _Layer(NamedTuple):
+    x: Array
+    z: Array
+    exponential: Array
+    slope: Array
+    Wdot: Array
+    bdot: Array
 
 
-def _forward(thin: Thin, weights: Any) -> _Pass:
+def _forward(thin: Thin, weights: Any) -> list[_Layer]:
     """Every layer's input and knowledge, and dW/dt = (r / B') D̃ᵀ z D' / ln 2."""
-    x, samples = thin.x, thin.x.shape[0]
-    velocity, inputs, Z = [], [], []
+    x, samples, layers = thin.x, thin.x.shape[0], []
     for number, (W, b) in enumerate(weights):
         z = jnp.matmul(x, W, precision="highest")
         z = z + (thin.offset if number == 0 else b[None, :])
-        push = decision_derivative(z) * z * (thin.pace[number] * BITS / samples)
+        # One exponential serves D, D' and, where it is wanted, the entropy.
+        exponential = jnp.exp(-jnp.abs(z))
+        larger = 1 / (1 + exponential)
+        slope = exponential * larger**2
+        push = slope * z * (thin.pace[number] * BITS / samples)
         bdot = jnp.zeros_like(b) if number == 0 else push.sum(axis=0)
-        velocity.append((jnp.matmul(x.T, push, precision="highest"), bdot))
-        inputs.append(x)
-        Z.append(z)
+        Wdot = jnp.matmul(x.T, push, precision="highest")
+        layers.append(_Layer(x, z, exponential, slope, Wdot, bdot))
         if number + 1 < len(weights):
-            x = thin.gains[number + 1] * decision(z)
-    return _Pass(tuple(velocity), tuple(inputs), tuple(Z))
+            x = thin.gains[number + 1] * jnp.where(z > 0, larger, exponential * larger)
+    return layers
+
+
+def _velocity(thin: Thin, weights: Any) -> Any:
+    return tuple((layer.Wdot, layer.bdot) for layer in _forward(thin, weights))
 
 
 def observe(thin: Thin, weights: Any) -> Curves:
     """The sums of each layer at one instant."""
-    velocity, inputs, Z = _forward(thin, weights)
     rows, xdot = [], None
-    for number, ((W, _), (Wdot, bdot), x, z) in enumerate(
-        zip(weights, velocity, inputs, Z, strict=True)
-    ):
-        zdot = jnp.matmul(x, Wdot, precision="highest") + bdot[None, :]
+    for number, ((W, _), layer) in enumerate(zip(weights, _forward(thin, weights), strict=True)):
+        zdot = jnp.matmul(layer.x, layer.Wdot, precision="highest") + layer.bdot[None, :]
         if xdot is not None:
             zdot = zdot + jnp.matmul(xdot, W, precision="highest")
-        Ddot = decision_derivative(z) * zdot
+        Ddot = layer.slope * zdot
         if number + 1 < len(weights):
             xdot = thin.gains[number + 1] * Ddot
-        squares = [jnp.sum(z**2), jnp.sum(zdot**2)]
-        rows.append([*squares, jnp.sum(entropy(z)), -BITS * jnp.sum(z * Ddot)])
+        e = layer.exponential
+        # softplus(z) - z D, from |z|.
+        entropy = jnp.log1p(e) + jnp.abs(layer.z) * (e / (1 + e))
+        sums = (layer.z**2, zdot**2, BITS * entropy, -BITS * (layer.z * Ddot))
+        rows.append([jnp.sum(a) for a in sums])
     sums = jnp.stack([jnp.stack(row) for row in rows], axis=1)
     return Curves(
         thin.norms * _root(sums[0]),
@@ -106,22 +117,51 @@ def growth_rates(thin: Thin, rate: Scalar, below: PerLayer) -> PerLayer:
     return thin.pace * jnp.concatenate([rate[None], hidden])
 
 
-def solve(thin: Thin, rates: PerLayer, times: TimeSeries, rtol: float = RTOL) -> Curves:
+def solve(thin: Thin, rates: PerLayer, times: TimeSeries) -> Curves:
     """The curves at increasing times, the first of them 0, along dW/dt = -∇H."""
-    found: Any = diffrax.diffeqsolve(
-        diffrax.ODETerm(lambda t, y, thin: _forward(thin, y).velocity),
+    saves = diffrax.SaveAt(ts=times, fn=lambda t, y, thin: observe(thin, y))
+    return _integrate(thin, lambda y: _velocity(thin, y), rates, times[-1], saves, RTOL).ys
+
+
+def end_of_euler(thin: Thin, rates: PerLayer, t: Scalar, h: Scalar) -> tuple[Array, ...]:
+    """Every layer's Z at time t, along the equation that Euler's method of step h follows to second order.
+
+    dW/dt = F - (h/2) F'F, F the flow: its solution's derivative in h, at 0, is the constant of
+    Euler's error.
+    """
+
+    def modified(y: Any) -> Any:
+        rate, bend = jax.jvp(lambda y: _velocity(thin, y), (y,), (_velocity(thin, y),))
+        return jax.tree.map(lambda f, g: f - h / 2 * g, rate, bend)
+
+    saves = diffrax.SaveAt(t1=True)
+    found = _integrate(thin, modified, rates, t, saves, RTOL / 10)
+    weights = jax.tree.map(lambda w: w[0], found.ys)
+    return tuple(layer.z for layer in _forward(thin, weights))
+
+
+def _integrate(
+    thin: Thin,
+    velocity: Callable[[Any], Any],
+    rates: PerLayer,
+    t1: Scalar,
+    saves: diffrax.SaveAt,
+    rtol: float,
+) -> Any:
+    return diffrax.diffeqsolve(
+        diffrax.ODETerm(lambda t, y, args: velocity(y)),
         diffrax.Tsit5(),
-        t0=times[0],
-        t1=times[-1],
-        dt0=8 * rtol**0.2 / jnp.max(rates) / 8,
+        t0=jnp.zeros_like(t1),
+        t1=t1,
+        dt0=rtol**0.2 / jnp.max(rates),
         y0=thin.weights,
         args=thin,
-        saveat=diffrax.SaveAt(ts=times, fn=lambda t, y, thin: observe(thin, y)),
+        saveat=saves,
         stepsize_controller=diffrax.PIDController(rtol=rtol, atol=ATOL, pcoeff=0.3, icoeff=0.4),
         max_steps=MAX_STEPS,
+        adjoint=diffrax.ForwardMode(),  # its loop is the plainest to compile
         throw=False,
     )
-    return found.ys
 
 
 def _root(squares: Array) -> Array:

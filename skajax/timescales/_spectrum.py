@@ -124,12 +124,11 @@ class _WithOnes(LinearOperator):
 
     def __init__(self, x: np.ndarray) -> None:
         super().__init__(x.dtype, (x.shape[0], x.shape[1] + 1))
-        self.x = x
+        self.inputs = x
 
-    def _matvec(self, v: np.ndarray) -> np.ndarray:
-        v = np.ravel(v)
-        return self.x @ v[:-1] + v[-1]
+    def _matvec(self, x: np.ndarray) -> np.ndarray:
+        weights = np.ravel(x)
+        return self.inputs @ weights[:-1] + weights[-1]
 
-    def _rmatvec(self, u: np.ndarray) -> np.ndarray:
-        u = np.ravel(u)
-        return np.append(u @ self.x, u.sum())
+    def _rmatvec(self, x: np.ndarray) -> np.ndarray:
+        return np.append(np.ravel(x) @ self.inputs, x.sum())

@@ -11,7 +11,7 @@ from scipy.special import ndtri
 from skajax._checks import require
 from skajax._types import Array, Float, Inputs, Int, Key, PerLayer, Weights
 from skajax.entropy import decision
-from skajax.layers import Dense
+from skajax.layers import Dense, Paced
 from skajax.network import Network
 from skajax.timescales._reduced import Thin
 from skajax.timescales._spectrum import Spectrum
@@ -33,15 +33,34 @@ class Size:
 
 
 def dense_layers(network: Network) -> tuple[Dense, ...]:
-    """The network's layers, all of them dense: what a kernel x xᵀ + 1 is known for."""
+    """The network's layers as the dense layers that they are, at whatever rate they learn."""
+    require(isinstance(network, Network), "network", "be a Network", f"it was {network!r}")
+    found = []
     for number, layer in enumerate(network.layers, start=1):
+        dense = layer.layer if isinstance(layer, Paced) else layer
+        # What a kernel x xᵀ + 1 is known for.
         require(
-            isinstance(layer, Dense),
+            isinstance(dense, Dense),
             "network",
             "have dense layers only",
             f"layer {number} was {type(layer).__name__}",
         )
-    return tuple(layer for layer in network.layers if isinstance(layer, Dense))
+        found.append(dense)
+    return tuple(found)
+
+
+def pace(network: Network, dtype: jnp.dtype) -> PerLayer:
+    """The rate r_l of each layer, dW/dt = -r_l ∇H."""
+    rates = [layer.rate if isinstance(layer, Paced) else 1.0 for layer in network.layers]
+    return jnp.asarray(rates, dtype)
+
+
+def plain(network: Network, weights: Weights) -> Weights:
+    """W and b of each layer, at whatever rate it learns."""
+    return tuple(
+        layer.plain(w) if isinstance(layer, Paced) else w
+        for layer, w in zip(network.layers, weights, strict=True)
+    )
 
 
 def drawn(
@@ -89,7 +108,7 @@ def taken(network: Network, weights: Weights, x: Inputs, known: Spectrum, size: 
     Each neuron that stays has its own initial amplitude along the leading mode, that is in the first
     layer its weights' component there, and above it its mean knowledge: the one number that matters.
     """
-    layers = dense_layers(network)
+    layers, weights = dense_layers(network), plain(network, weights)
     rows, points = _samples(x, known, size)
     modes = points.shape[1]
     some = jnp.concatenate([x[rows], jnp.ones((rows.shape[0], 1), x.dtype)], axis=1)
@@ -123,17 +142,23 @@ def taken(network: Network, weights: Weights, x: Inputs, known: Spectrum, size: 
     return _thin(network, x, points, offset, thinned, gains)
 
 
-def _thin(network, x, points, offset, weights, gains) -> Thin:
+def _thin(
+    network: Network,
+    x: Inputs,
+    points: Array,
+    offset: Array,
+    weights: list[tuple[Array, Array]],
+    gains: list[float],
+) -> Thin:
     samples = x.shape[0] / points.shape[0]
-    neurons = [
-        layer.width / W.shape[1] for layer, (W, _) in zip(network.layers, weights, strict=True)
-    ]
+    layers = dense_layers(network)
+    neurons = [layer.width / W.shape[1] for layer, (W, _) in zip(layers, weights, strict=True)]
     return Thin(
         x=points,
         offset=offset,
         weights=tuple(weights),
         gains=jnp.asarray(gains, x.dtype),
-        pace=jnp.ones(len(gains), x.dtype),
+        pace=pace(network, x.dtype),
         norms=jnp.asarray([math.sqrt(samples * n) for n in neurons], x.dtype),
     )
 
