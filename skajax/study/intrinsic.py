@@ -81,7 +81,8 @@ def intrinsic(
 
     def part(batch: int) -> Trajectory:
         rows = np.linspace(0, most - 1, batch).round().astype(int)
-        return adaptive(drawn(0), x[rows])
+        # Repeated as often as it fits: the same batch, in nearly one shape for all.
+        return adaptive(drawn(0), x[np.tile(rows, most // batch)])
 
     lanes: dict[str, tuple[Sequence[Any], Callable[[Any], Trajectory]]] = {
         "seed": (range(seeds), lambda seed: adaptive(drawn(seed))),
