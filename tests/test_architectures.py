@@ -79,8 +79,10 @@ def test_the_study_holds_prediction_beside_measurement(data):
         x = one.inputs().astype(float)
         rate = np.linalg.eigvalsh(x @ x.T + 1)[-1] / (4 * np.log(2) * len(x))
         np.testing.assert_allclose(data["growth_predicted"][row], 1 / rate, rtol=1e-6)
-    growth = calm["time"].sel(definition="growth", layer=1)
-    np.testing.assert_allclose(growth, calm["growth_predicted"], rtol=0.15)
+    # e-fold growth in the linear regime takes 1 / λ; where saturation sets in before, longer.
+    growth = calm["time"].sel(definition="growth", layer=1) / calm["growth_predicted"]
+    np.testing.assert_allclose(growth[0], 1, atol=0.02)
+    assert 1 < growth[1] < 1.5
     assert (data["start"].isel(setting=2) > 1.0).all()
 
 
