@@ -145,7 +145,11 @@ def test_bad_lanes_harm_no_good_ones(x64):
         return jax.tree.map(lambda w: w * (jnp.nan if lane == 20 else 1.0), start(lane))
 
     def method(lane):
-        return ska.Adaptive(rtol=1e-8, max_steps=2) if lane == 40 else ska.Euler(1e300 if lane == 30 else 0.1)
+        return (
+            ska.Adaptive(rtol=1e-8, max_steps=2)
+            if lane == 40
+            else ska.Euler(1e300 if lane == 30 else 0.1)
+        )
 
     sweep = lambda lanes, **options: ska.sweep(
         NETWORK, weights, inputs(), method, lambda lane: 1e301 if lane == 30 else 0.5,

@@ -139,7 +139,6 @@ def known_spectrum(x: Array, known: Spectrum | None, size: Size) -> Spectrum:
     return known
 
 
-@eqx.filter_jit
 def _predict(
     network: Network,
     weights: Weights | None,
@@ -186,12 +185,7 @@ def prediction(
     widths = [layer.width for layer in dense_layers(network)]
     rates = rates_of(network, thins, x, known)
     entries = jnp.asarray([x.shape[0] * n for n in widths], x.dtype)
-    found = _solve(thins, rates, entries)
-    peaks, inside = jax.vmap(partial(_largest, found.times))(found.curves.flow_norm)
-    steepest, _ = jax.vmap(partial(_largest, found.times))(-found.curves.entropy_rate)
-    times, curves = found.times, found.curves
-    if t is not None:
-        times, curves = t, jax.vmap(lambda thin: solve(thin, rates, t))(thins)
+    (peaks, inside), steepest, times, curves = _found(thins, rates, entries, t)
     root_mean_square = lambda a: jnp.sqrt(jnp.mean(a**2, axis=0))
     return Prediction(
         peak=peaks.mean(axis=0),
@@ -206,6 +200,23 @@ def prediction(
         entropy_rate=curves.entropy_rate.mean(axis=0),
         share=share(thins, [x.shape[1], *widths], x.shape[0]),
     )
+
+
+@eqx.filter_jit
+def _found(
+    thins: Thin, rates: PerLayer, entries: PerLayer, t: TimeSeries | None
+) -> tuple[tuple[Array, Array], Array, TimeSeries, Curves]:
+    """Peaks and whether they are inside, steepest falls, times and curves, each of every draw.
+
+    Of the thinned networks alone, so that all that are thinned to one size share a program, whatever
+    their widths and batch.
+    """
+    found = _solve(thins, rates, entries)
+    peaks = jax.vmap(partial(_largest, found.times))(found.curves.flow_norm)
+    steepest, _ = jax.vmap(partial(_largest, found.times))(-found.curves.entropy_rate)
+    if t is None:
+        return peaks, steepest, found.times, found.curves
+    return peaks, steepest, t, jax.vmap(lambda thin: solve(thin, rates, t))(thins)
 
 
 def share(thins: Thin, widths: list[int], samples: int) -> float:
