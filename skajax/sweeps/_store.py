@@ -155,7 +155,8 @@ class Store:
         except OSError as error:
             raise OSError(
                 error.errno,
-                f"{len(own)} {'lane' if len(own) == 1 else 'lanes'} could not be written to {str(self.path)!r}: {error.strerror}."
+                f"{len(own)} of the lanes could not be written to {str(self.path)!r}:"
+                f" {error.strerror}."
                 f" All {len(self.done())} lanes before them are safe: make room, and start the same"
                 " sweep again",
             ) from error
