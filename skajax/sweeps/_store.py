@@ -148,6 +148,7 @@ class Store:
             "variables": json.dumps({n: (v.dims, v.attrs) for n, v in lanes.variables.items()}),
             "coords": json.dumps(list(lanes.coords)),
         }
+        count = f"{len(own)} {'lane' if len(own) == 1 else 'lanes'}"
         content = netcdf(lanes.assign_attrs(attrs))
         name = f"{numbers.min():06d}-{self._name}-{_digest(content)}.nc"
         try:
@@ -155,8 +156,7 @@ class Store:
         except OSError as error:
             raise OSError(
                 error.errno,
-                f"{len(own)} of the lanes could not be written to {str(self.path)!r}:"
-                f" {error.strerror}."
+                f"{count} could not be written to {str(self.path)!r}: {error.strerror}."
                 f" All {len(self.done())} lanes before them are safe: make room, and start the same"
                 " sweep again",
             ) from error
