@@ -61,6 +61,12 @@ class Checkpoint:
             "be that of this very run (method, network, weights, x, save_at, until, precision)",
             f"{os.fspath(self.path)!r} is of another; remove it, or name another file",
         )
+        require(
+            data.attrs.get("digest") == _digest(data),
+            "checkpoint",
+            "hold what was written",
+            f"{os.fspath(self.path)!r} is damaged; remove it, or name another file",
+        )
         leaves, shape = jax.tree.flatten(carried)
         values = [_restore(data[f"carried_{n}"].values, leaf) for n, leaf in enumerate(leaves)]
         records, piece = jax.tree.flatten(part())
@@ -81,8 +87,10 @@ class Checkpoint:
             for name, array in arrays.items()
         }
         attrs = {"format": _FORMAT, "fingerprint": self.fingerprint, **versions()}
+        data = xr.Dataset(variables, attrs=attrs)
+        data.attrs["digest"] = _digest(data)
         try:
-            write_netcdf(xr.Dataset(variables, attrs=attrs), self.path)
+            write_netcdf(data, self.path)
         except OSError as error:
             # The run is worth more than its safety copy.
             warnings.warn(f"checkpoint {os.fspath(self.path)!r} not written: {error}", stacklevel=2)
@@ -98,6 +106,13 @@ def _fingerprint(identity: tuple[Any, ...]) -> str:
             digest.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
         else:
             digest.update(_without_addresses(repr(leaf)).encode())
+    return digest.hexdigest()
+
+
+def _digest(data: Any) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(data.variables):
+        digest.update(name.encode() + np.ascontiguousarray(data[name].values).tobytes())
     return digest.hexdigest()
 
 
