@@ -366,6 +366,13 @@ def test_damaged_and_other_files_are_refused_and_left_alone(tmp_path):
         with pytest.raises(ValueError, match=f"Argument checkpoint must .*{word}"):
             run(ska.Euler(0.01), t1=2.0, checkpoint=bad)
         assert bad.read_bytes() == content
+    number = np.asarray(run(ska.Euler(0.01), t1=1.0).final.weights[0].W).tobytes()
+    assert number in whole
+    damaged = whole.replace(number, number[:-1] + bytes([number[-1] ^ 1]))
+    bad.write_bytes(damaged)
+    with pytest.raises(ValueError, match="Argument checkpoint must hold what was written"):
+        run(ska.Euler(0.01), t1=2.0, checkpoint=bad)
+    assert bad.read_bytes() == damaged
     for path in (tmp_path, tmp_path / "none" / "long.nc"):
         with pytest.raises(ValueError, match="Argument checkpoint must be a file in a folder"):
             run(ska.Euler(0.01), t1=2.0, checkpoint=path)

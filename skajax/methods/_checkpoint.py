@@ -60,6 +60,12 @@ class Checkpoint:
             "be that of this very run (method, network, weights, x, save_at, until, precision)",
             f"{os.fspath(self.path)!r} is of another; remove it, or name another file",
         )
+        require(
+            data.attrs.get("digest") == _digest(data),
+            "checkpoint",
+            "hold what was written",
+            f"{os.fspath(self.path)!r} is damaged; remove it, or name another file",
+        )
         leaves, shape = jax.tree.flatten(carried)
         values = [_restore(data[f"carried_{n}"].values, leaf) for n, leaf in enumerate(leaves)]
         records, piece = jax.tree.flatten(part())
@@ -80,12 +86,18 @@ class Checkpoint:
             for name, array in arrays.items()
         }
         attrs = {"format": _FORMAT, "fingerprint": self.fingerprint, **versions()}
+        data = xr.Dataset(variables, attrs=attrs)
+        data.attrs["digest"] = _digest(data)
         try:
-            write_netcdf(xr.Dataset(variables, attrs=attrs), self.path)
+            write_netcdf(data, self.path)
         except OSError as error:
             # The run is worth more than its safety copy.
             warnings.warn(f"checkpoint {os.fspath(self.path)!r} not written: {error}", stacklevel=2)
         self.written = time.monotonic()
+
+
+def _digest(data: Any) -> str:
+    return fingerprint({str(name): data[name].values for name in sorted(data.variables, key=str)})
 
 
 def _restore(value: np.ndarray, like: Any) -> Any:
