@@ -46,7 +46,7 @@ class Prediction(eqx.Module):
     inside: Bool[Array, "*lanes layers"]
     """False where the flow is largest at t = 0 (it starts saturated), or had found no end of rising."""
     spread: Float[Array, "*lanes layers"]
-    """Standard deviation of the peak's time over the draws of the weights; 0 for weights given, and for one draw."""
+    """Standard deviation of the peak's time over the draws; 0 for weights given, and for one draw."""
     steepest: Float[Array, "*lanes layers"]
     """When the entropy falls fastest, the minimum of its rate."""
     rates: Float[Array, "*lanes layers"]
