@@ -30,7 +30,8 @@ import numpy as np
 from step import LN2, WIDTHS, torch_published
 
 import skajax as ska
-from skajax.study.work_precision import enable_x64, relative_error
+from skajax.study.errors import relative_error
+from skajax.study.work_precision import enable_x64
 
 T, LATE = 0.5, 10.0
 TARGETS = (2e-3, 1e-4)

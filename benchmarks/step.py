@@ -103,9 +103,10 @@ def products(x: jax.Array, weights: tuple, passes: int, *, tangents: bool) -> li
     return jax.lax.fori_loop(0, passes, one_pass, [w.W for w in weights])
 
 
-def torch_published(torch: object, x: jax.Array, weights: tuple, passes: int) -> object:
+def torch_published(
+    torch: object, x: jax.Array, weights: tuple, passes: int, dt: float = 0.01
+) -> object:
     """The published rule and its diagnostics, as one would write them in eager PyTorch."""
-    dt = 0.01
     X = torch.from_numpy(np.array(x))
     W = [torch.from_numpy(np.array(w.W)) for w in weights]
     b = [torch.from_numpy(np.array(w.b)) for w in weights]

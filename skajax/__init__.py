@@ -3,15 +3,15 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from skajax import entropy, landmarks, stop, variational
+from skajax import entropy, landmarks, stop, timescales, variational
 from skajax._version import __version__
 from skajax.flow import State, flow, state, tangents
-from skajax.layers import Dense, DenseWeights
+from skajax.layers import Dense, DenseWeights, Paced
 from skajax.methods import Adaptive, Descent, Euler, Published
 from skajax.network import Network, mlp
 from skajax.observables import Observables
 from skajax.simulate import RunFailed, extend, simulate
-from skajax.sweep import grid, sweep
+from skajax.sweeps import grid, load_sweep, on_times, sweep
 from skajax.trajectory import Trajectory, load
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ __all__ = [
     "Euler",
     "Network",
     "Observables",
+    "Paced",
     "Published",
     "RunFailed",
     "State",
@@ -37,7 +38,9 @@ __all__ = [
     "grid",
     "landmarks",
     "load",
+    "load_sweep",
     "mlp",
+    "on_times",
     "plot",
     "simulate",
     "state",
@@ -45,6 +48,7 @@ __all__ = [
     "study",
     "sweep",
     "tangents",
+    "timescales",
     "variational",
 ]
 

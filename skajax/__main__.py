@@ -1,4 +1,4 @@
-"""Command line: ``python -m skajax reproduce | run | info``."""
+"""Command line: ``python -m skajax reproduce | run | sweep | info``."""
 
 import argparse
 import sys
@@ -43,8 +43,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.set_defaults(command=_run)
 
-    info = commands.add_parser("info", help="what a run's file holds")
-    info.add_argument("file", metavar="FILE")
+    sweep = commands.add_parser("sweep", help="many runs, as a TOML file says, into a folder")
+    sweep.add_argument("config", metavar="CONFIG.toml")
+    sweep.add_argument("--out", metavar="DIR", help="folder to write into, and to go on from")
+    sweep.add_argument("--devices", choices=("all",), help="lanes over all devices, not only one")
+    sweep.add_argument("--dry", action="store_true", help="only say what it would take")
+    sweep.add_argument(
+        "--distributed",
+        action="store_true",
+        help="this is one of several processes, that SLURM, MPI or a cluster of TPUs has started",
+    )
+    sweep.set_defaults(command=_sweep)
+
+    info = commands.add_parser("info", help="what a run's file, or a sweep's folder, holds")
+    info.add_argument("path", metavar="PATH")
     info.set_defaults(command=_info)
     return parser
 
@@ -86,15 +98,16 @@ def _run(options: argparse.Namespace) -> int:
     return 0 if run.outcome.completed else 1
 
 
-def _info(options: argparse.Namespace) -> int:
-    import skajax as ska
+def _sweep(options: argparse.Namespace) -> int:
+    from skajax.cli._sweep import sweep
 
-    run = ska.load(options.file)
-    print(run.to_dataset())
-    for peak in ska.landmarks.peaks(run):
-        where = f"peaks at t = {peak.t:.4g}" if peak.interior else "has no peak within the run"
-        print(f"layer {peak.layer}: flow {where}")
-    return 0
+    return sweep(options.config, options.out, options.devices, options.dry, options.distributed)
+
+
+def _info(options: argparse.Namespace) -> int:
+    from skajax.cli._info import info
+
+    return info(options.path)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The one wording in which skajax refuses bad input, and what it can know of a value."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -8,9 +9,13 @@ import numpy as np
 from jax.core import Tracer
 
 
-def require(condition: bool, argument: str, must: str, but: str) -> None:
-    """Raise ``ValueError("Argument <argument> must <must>, but <but>.")`` unless the condition holds."""
+def require(condition: bool, argument: str, must: str, but: str | Callable[[], str]) -> None:
+    """Raise ``ValueError("Argument <argument> must <must>, but <but>.")`` unless the condition holds.
+
+    ``but`` may be a function that says it: describing a solver takes longer than a small run.
+    """
     if not condition:
+        but = but if isinstance(but, str) else but()
         raise ValueError(f"Argument {argument} must {must}, but {but}.")
 
 

@@ -12,13 +12,34 @@ if TYPE_CHECKING:
 
 def write_netcdf(data: "xarray.Dataset | xarray.DataTree", path: str | os.PathLike[str]) -> None:
     """Write to a temporary name beside ``path``, then rename: all of the file, or none."""
+    write_whole(netcdf(data), path)
+
+
+def netcdf(data: "xarray.Dataset | xarray.DataTree") -> memoryview:
+    """The file's content, in memory: HDF5 itself, on a disk that is full, ends the process."""
+    content = data.to_netcdf(engine="h5netcdf")
+    assert isinstance(content, memoryview)
+    return content
+
+
+def write_whole(content: memoryview | bytes, path: str | os.PathLike[str]) -> None:
+    """All of the content under this name, or what there was before, whatever stops the process."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        data.to_netcdf(temporary, engine="h5netcdf")
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+    if os.name == "posix":  # the new name, too, is to outlast a power cut
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def read_netcdf(path: str | os.PathLike[str], argument: str, form: str) -> "xarray.Dataset":

@@ -30,7 +30,7 @@ def host_bytes() -> int | None:
 
 def tree_bytes(tree: object) -> int:
     """What the arrays of a tree take."""
-    return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+    return sum(getattr(leaf, "nbytes", 0) for leaf in jax.tree.leaves(tree))
 
 
 def in_words(size: int | float) -> str:

@@ -14,17 +14,23 @@ _Tree = TypeVar("_Tree")
 def as_arrays(tree: _Tree, dtype: jnp.dtype) -> _Tree:
     """A method or rule with its numbers as arrays of this dtype: a new value then compiles nothing."""
 
-    def as_array(path: tuple[Any, ...], leaf: Any) -> Any:
-        if not is_number(leaf):
-            return leaf
-        if not is_traced(leaf):
-            name = jax.tree_util.keystr(path, simple=True)
-            size, limits = np.abs(np.asarray(leaf)), jnp.finfo(dtype)
-            fits = np.all((size == 0) | ((size >= limits.tiny) & (size <= limits.max)))
-            require(bool(fits), name, f"be representable in {dtype}", f"it was {leaf!r}")
-        return jnp.asarray(leaf, dtype)
+    leaves, structure = jax.tree.flatten_with_path(tree)
+    numbers = {
+        n: _number(path, leaf, dtype) for n, (path, leaf) in enumerate(leaves) if is_number(leaf)
+    }
+    known = {n: value for n, value in numbers.items() if isinstance(value, np.ndarray)}
+    # All at once: each call costs as much as a step of a small run.
+    numbers |= jax.device_put(known)
+    return structure.unflatten([numbers.get(n, leaf) for n, (_, leaf) in enumerate(leaves)])
 
-    return jax.tree.map_with_path(as_array, tree)
+
+def _number(path: tuple[Any, ...], leaf: Any, dtype: jnp.dtype) -> jax.Array | np.ndarray:
+    if not is_traced(leaf):
+        name = jax.tree_util.keystr(path, simple=True)
+        size, limits = np.abs(np.asarray(leaf)), jnp.finfo(dtype)
+        fits = np.all((size == 0) | ((size >= limits.tiny) & (size <= limits.max)))
+        require(bool(fits), name, f"be representable in {dtype}", f"it was {leaf!r}")
+    return jnp.asarray(leaf, dtype) if isinstance(leaf, jax.Array) else np.asarray(leaf, dtype)
 
 
 def is_number(leaf: object) -> bool:

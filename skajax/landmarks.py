@@ -124,6 +124,17 @@ def timeline(
     return tuple(sorted(found, key=lambda landmark: (landmark.t, landmark.layer)))
 
 
+def series(
+    run: Trajectory, observable: Reading
+) -> tuple[Float[np.ndarray, " samples"], Float[np.ndarray, "samples layers"]]:
+    """Times and values that landmarks are found among: of a dense run, some within each step.
+
+    Of any other run its records, up to where it failed if it did; in float64.
+    """
+    source = _source(run, observable)
+    return source.t, source.values
+
+
 class _Point(NamedTuple):
     column: int
     t: float

@@ -55,6 +55,14 @@ class Network:
             x = D[-1]
         return tuple(Z), tuple(D)
 
+    def running(self) -> "Network":
+        """The network as it runs, without what only :meth:`init` reads: alike for alike programs."""
+        return Network(tuple(_running(layer) for layer in self.layers))
+
+
+def _running(layer: Layer) -> Layer:
+    return layer.running() if isinstance(layer, Dense) else layer
+
 
 def mlp(
     widths: Sequence[int],
@@ -113,7 +121,7 @@ def check_inputs(x: jax.Array) -> None:
     _check_finite("x", x)
 
 
-def check_weights(network: Network, weights: Weights, x: jax.Array) -> None:
+def check_weights(network: Network, weights: Weights, x: Inputs) -> None:
     """Refuse weights that ``network.init(key, x)`` could not have made: structure, shapes, dtype."""
     layers = len(network.layers)
     require(
@@ -123,7 +131,7 @@ def check_weights(network: Network, weights: Weights, x: jax.Array) -> None:
         f"it was a {type(weights).__name__}"
         + (f" of {len(weights)}" if isinstance(weights, Sequence) else ""),
     )
-    expected = _expected_weights(network, x.shape, x.dtype)
+    expected = expected_weights(network, x.shape, x.dtype)
     for number, (entry, shapes) in enumerate(zip(weights, expected, strict=True), start=1):
         got, want = jax.tree.structure(entry), jax.tree.structure(shapes)
         require(
@@ -146,7 +154,8 @@ def check_weights(network: Network, weights: Weights, x: jax.Array) -> None:
 
 
 @functools.lru_cache
-def _expected_weights(network: Network, shape: tuple[int, ...], dtype: np.dtype) -> Any:
+def expected_weights(network: Network, shape: tuple[int, ...], dtype: np.dtype) -> Any:
+    """Shapes and dtypes of what ``network.init`` makes for inputs like these."""
     return jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, dtype))
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import os
+from collections.abc import Callable
 from typing import Literal
 
 import equinox as eqx
@@ -12,7 +13,7 @@ import numpy as np
 
 from skajax import reduction as row_space
 from skajax._checks import as_array, is_traced, require
-from skajax._numbers import is_number
+from skajax._numbers import as_arrays, is_number
 from skajax._types import Inputs, SaveTimes, ScalarLike, Weights
 from skajax.methods import Method
 from skajax.methods._method import Evolution, Problem, Request
@@ -62,6 +63,8 @@ def simulate(
     - ``dense=True``, with Adaptive, keeps the weights at every accepted step, on the host: then
       :meth:`Trajectory.at` gives the state at any time, and landmarks are found exactly.
     - ``until`` is a stop rule (:mod:`skajax.stop`): the run ends, with a record, where it first holds.
+      Inside jit and vmap too, where Adaptive keeps a row of records for that one, and what comes
+      after is NaN; an adaptive run with a rule has no derivative in reverse.
     - ``checkpoint`` is a file that a long run writes every few seconds, and goes on from where it
       exists: killed at any moment and started again, it comes to the same bits. The file serves this
       very run alone (method, network, weights, x, save_at, rule), but to any later t1 (with
@@ -81,33 +84,71 @@ def simulate(
 
     Raises ValueError for arguments that do not fit: their names, what they must be, what they were.
     """
-    require(isinstance(network, Network), "network", "be a Network", f"it was {network!r}")
+    request = Request(t1, steps, save_at, dense, until, checkpoint)
+    prepared = prepare(network, weights, x, method, request, reduction)
+    return trajectory(method.evolve(*prepared, request), method, network, prepared[0].space, throw)
+
+
+def prepare(
+    network: Network,
+    weights: Weights,
+    x: Inputs,
+    method: Method,
+    request: Request,
+    reduction: Literal["auto", "full", "off"] = "auto",
+) -> tuple[Problem, Weights]:
+    """What :func:`simulate` hands to its method: arguments checked, inputs reduced."""
+    x = check_arguments(network, x, method, request.until, reduction)
+    return pose(network, weights, x, method, lambda running: find_rows(running, x, reduction))
+
+
+def check_arguments(
+    network: Network, x: Inputs, method: Method, until: Rule | None, reduction: str
+) -> jax.Array:
+    """Refuse what does not fit, but for weights; x as an array of JAX's."""
+    require(isinstance(network, Network), "network", "be a Network", lambda: f"it was {network!r}")
     require(
         isinstance(method, Method),
         "method",
         "be a method, such as Euler(0.01)",
-        f"it was {method!r}",
+        lambda: f"it was {method!r}",
     )
     x = as_array("x", x)
     check_inputs(x)
-    weights = jax.tree.map(lambda leaf: as_array("weights", leaf), weights)
-    check_weights(network, weights, x)
     _check_rule(until)
-    problem = Problem(network, x)
     require(
         reduction in ("auto", "full", "off"),
         "reduction",
         "be 'auto', 'full' or 'off'",
         f"it was {reduction!r}",
     )
-    reduced = None
-    if reduction != "off" and method.rotates:
-        reduced = row_space.find(network, weights, x, reduction)
-    if reduced is not None:
-        space, weights, x = reduced
-        problem = Problem(network, x, space)
-    request = Request(t1, steps, save_at, dense, until, checkpoint)
-    return _trajectory(method.evolve(problem, weights, request), method, problem, throw)
+    return x
+
+
+def find_rows(network: Network, x: Inputs, reduction: str) -> row_space.Rows | None:
+    """The row space of x, as ``simulate``'s argument ``reduction`` asks for it."""
+    if reduction == "off":
+        return None
+    return row_space.rows(network, x, "full" if reduction == "full" else "auto")
+
+
+def pose(
+    network: Network,
+    weights: Weights,
+    x: Inputs,
+    method: Method,
+    rows: Callable[[Network], row_space.Rows | None],
+) -> tuple[Problem, Weights]:
+    """The problem, in the row space that ``rows`` finds for the network, if it does; and its weights."""
+    weights = jax.tree.map(lambda leaf: as_array("weights", leaf), weights)
+    check_weights(network, weights, x)
+    running = network.running()
+    if method.rotates and row_space.reducible(network, weights):
+        reduced = rows(running)
+        if reduced is not None:
+            space, weights = reduced.reduce(weights)
+            return Problem(running, reduced.x, space), weights
+    return Problem(running, x), weights
 
 
 def extend(
@@ -168,7 +209,7 @@ def extend(
     dense = run.path is not None and run.path.weights is not None
     request = Request(t1, steps, wanted, dense, until, checkpoint)
     after = resume.method.proceed(before, request)
-    return _trajectory(after, resume.method, resume.problem, throw)
+    return trajectory(after, resume.method, run.network, resume.problem.space, throw)
 
 
 def _onwards(run: Trajectory, spacing: float, t1: ScalarLike | None) -> np.ndarray | None:
@@ -183,20 +224,27 @@ def _onwards(run: Trajectory, spacing: float, t1: ScalarLike | None) -> np.ndarr
     return np.append(start + spacing * np.arange(1, count), end)
 
 
-def _trajectory(evolution: Evolution, method: Method, problem: Problem, throw: bool) -> Trajectory:
+def trajectory(
+    evolution: Evolution,
+    method: Method,
+    network: Network,
+    space: row_space.RowSpace | None = None,
+    throw: bool = False,
+) -> Trajectory:
+    """What a method hands back, as the result that a user holds."""
     stats = evolution.stats
-    if problem.space is not None:
-        stats = dataclasses.replace(stats, rank=jnp.asarray(problem.space.rank))
+    if space is not None:
+        stats = dataclasses.replace(stats, rank=jnp.asarray(space.rank))
     run = Trajectory(
         **vars(evolution.records),
         t=evolution.t,
         final=evolution.final,
         stats=stats,
         outcome=evolution.outcome,
-        parameters=_parameters(method, problem.x.dtype),
+        parameters=numbers(method, evolution.t.dtype),
         aside=Aside(evolution.path, evolution.resume),
         method=method.name,
-        network=problem.network,
+        network=network,
     )
     if throw:
         require(not is_traced(run), "throw", "be False inside jit and vmap", "it was True")
@@ -210,13 +258,15 @@ def _check_rule(until: object) -> None:
         until is None or isinstance(until, Rule),
         "until",
         "be a stop rule, such as skajax.stop.FlowConverged(0.1)",
-        f"it was {until!r}",
+        lambda: f"it was {until!r}",
     )
 
 
-def _parameters(method: Method, dtype: jnp.dtype) -> dict[str, jax.Array]:
-    numbers = eqx.filter(method, is_number)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="_"): jnp.asarray(value, dtype)
-        for path, value in jax.tree.leaves_with_path(numbers)
+def numbers(method: Method, dtype: jnp.dtype) -> dict[str, jax.Array]:
+    """A method's numbers by their names: dt, or rtol, atol, ..."""
+    found = eqx.filter(method, is_number)
+    named = {
+        jax.tree_util.keystr(path, simple=True, separator="_"): value
+        for path, value in jax.tree.leaves_with_path(found)
     }
+    return as_arrays(named, dtype)

@@ -1,5 +1,6 @@
 """The result of a run: observables over time, its end, its cost; to xarray and to disk."""
 
+import dataclasses
 import json
 import math
 import os
@@ -153,7 +154,7 @@ class Trajectory(Observables):
             last = "output" if name == "output_mean" else "layer"
             described = {"long_name": label.text, "units": label.unit}
             variables[name] = ((*lanes, "time", last), np.asarray(getattr(self, name)), described)
-        single = _scalars(self)
+        single = scalars(self.outcome, self.parameters, self.stats)
         if final:
             for path, leaf in jax.tree.leaves_with_path(self.final):
                 name = _leaf_name(path)
@@ -226,18 +227,18 @@ def _from_dataset(dataset: "xarray.Dataset") -> Trajectory:
     )
 
 
-def _scalars(run: Trajectory) -> dict[str, Any]:
-    scalars = {f"outcome_{name}": getattr(run.outcome, name) for name in _OUTCOME}
-    scalars |= {f"parameter_{name}": value for name, value in run.parameters.items()}
-    return scalars | {name: value for name, value in vars(run.stats).items() if value is not None}
+def scalars(outcome: Outcome, parameters: Mapping[str, Any], stats: Stats) -> dict[str, Any]:
+    """What a file holds of a run beside its records, by the names it has there."""
+    named = {f"outcome_{name}": getattr(outcome, name) for name in _OUTCOME}
+    named |= {f"parameter_{name}": value for name, value in parameters.items()}
+    return named | {name: value for name, value in vars(stats).items() if value is not None}
 
 
 def _description(run: Trajectory) -> dict[str, str]:
-    layers = [{"type": type(layer).__name__, **vars(layer)} for layer in run.network.layers]
     return {
         "format": _FORMAT,
         "method": run.method,
-        "network": json.dumps(layers),
+        "network": json.dumps([_told(layer) for layer in run.network.layers]),
         "precision": str(run.entropy.dtype),
         **_devices(run.t),
         "outcome": str(run.outcome),
@@ -253,8 +254,21 @@ def _devices(array: jax.Array | np.ndarray) -> dict[str, str]:
 
 
 def _network(description: str) -> Network:
-    entries = json.loads(description)
-    return Network(tuple(getattr(layers, entry.pop("type"))(**entry) for entry in entries))
+    return Network(tuple(_layer(entry) for entry in json.loads(description)))
+
+
+def _told(value: Any) -> Any:
+    """A layer, perhaps with another in it, as JSON has it."""
+    if not dataclasses.is_dataclass(value):
+        return value
+    return {"type": type(value).__name__} | {name: _told(v) for name, v in vars(value).items()}
+
+
+def _layer(entry: Any) -> Any:
+    if not isinstance(entry, dict):
+        return entry
+    fields = {name: _layer(value) for name, value in entry.items() if name != "type"}
+    return getattr(layers, entry["type"])(**fields)
 
 
 def _leaf_name(path: tuple[Any, ...]) -> str:

@@ -5,12 +5,19 @@ import runpy
 import sys
 from pathlib import Path
 
+import jax
 import matplotlib
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
+import xarray as xr
 
 import skajax as ska
 from skajax.__main__ import main
+from skajax.cli._config import read
+from skajax.cli._info import duration
+from skajax.sweeps._manifest import Described
+from skajax.sweeps._store import Store
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -82,3 +89,152 @@ def test_benchmark_runs(monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert re.search(r"^Published +\d", printed, flags=re.MULTILINE)
     assert re.search(r"^15 matrix products +\d", printed, flags=re.MULTILINE)
+
+
+SWEEP = """
+[data]
+per_class = 1
+[network]
+widths = [4, 3]
+scale = 0.3
+[method]
+name = "published"
+[run]
+t1 = 0.4
+[grid]
+dt = [0.1, 0.05, 0.03]    # 0.4 is no multiple of 0.03
+seed = { start = 0, stop = 1, num = 2 }
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "sweep.toml"
+    path.write_text(SWEEP, encoding="utf-8")
+    return path
+
+
+def test_sweep_goes_on_and_info_tells(config, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out"
+    assert main(["sweep", str(config), "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "6 of 6 lanes done, 2 refused" in printed
+    data = xr.load_dataset(out / "sweep.nc", engine="h5netcdf")
+    x, _ = ska.data.mnist_subset(1)
+    network = ska.mlp([4, 3], scale=0.3)
+    weights = network.init(jax.random.key(1), x)
+    run = ska.simulate(network, weights, x, ska.Published(0.05), t1=0.4)
+    lane = data.sel(dt=0.05, seed=1)
+    np.testing.assert_allclose(lane.entropy[: len(run.t)], run.entropy, rtol=1e-6)
+    chunks = {path: path.read_bytes() for path in (out / "chunks").iterdir()}
+
+    assert main(["sweep", str(config), "--out", str(out)]) == 0
+    assert {path: path.read_bytes() for path in (out / "chunks").iterdir()} == chunks
+    again = xr.load_dataset(out / "sweep.nc", engine="h5netcdf")
+    xr.testing.assert_identical(again, data)
+    xr.testing.assert_identical(again, ska.sweep(**read(config).arguments()))
+
+    capsys.readouterr()
+    assert main(["info", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "6 of 6 lanes done, 2 refused" in printed and "missing" not in printed
+    assert "axis dt: 3 values, 0.1, 0.05, 0.03" in printed
+    assert re.search(r"dt = 0.03, seed = 1\): refused: Argument t1 must", printed)
+    assert main(["info", str(out / "sweep.nc")]) == 0
+    assert "4 completed, 2 refused" in capsys.readouterr().out
+
+    config.write_text(SWEEP.replace("scale = 0.3", "scale = 0.2"), encoding="utf-8")
+    assert main(["sweep", str(config), "--out", str(out)]) == 2
+    told = capsys.readouterr().err
+    assert "holds another" in told and "0.3" in told and "0.2" in told
+    assert {path: path.read_bytes() for path in (out / "chunks").iterdir()} == chunks
+
+
+def test_a_sweep_in_double_precision_leaves_the_precision_as_it_was(config, tmp_path):
+    config.write_text(SWEEP.replace("t1 = 0.4", 't1 = 0.4\ndtype = "float64"'), encoding="utf-8")
+    assert main(["sweep", str(config), "--out", str(tmp_path / "out")]) == 0
+    data = xr.load_dataset(tmp_path / "out" / "sweep.nc", engine="h5netcdf")
+    assert data.entropy.dtype == np.float64
+    assert not jax.config.read("jax_enable_x64")
+
+
+def test_a_dry_sweep_runs_nothing(config, tmp_path, capsys):
+    assert main(["sweep", str(config), "--dry"]) == 0
+    assert "to run, of 6; 0 done, 2 refused" in capsys.readouterr().out
+    assert main(["sweep", str(config), "--out", str(tmp_path / "out"), "--dry"]) == 0
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_sweep_that_is_stopped_says_how_to_go_on(config, tmp_path, capsys, monkeypatch):
+    def stopped(**_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ska, "sweep", stopped)
+    assert main(["sweep", str(config), "--out", str(tmp_path / "out")]) == 130
+    assert "the same command goes on" in capsys.readouterr().out
+
+
+def test_a_sweep_of_several_processes_finds_the_others_first(config, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda: asked.append("others"))
+    monkeypatch.setattr(ska, "sweep", lambda **_: asked.append("sweep"))
+    assert main(["sweep", str(config), "--dry", "--distributed"]) == 0
+    assert asked == ["others", "sweep"]
+
+    def alone():
+        raise RuntimeError("no coordinator")
+
+    monkeypatch.setattr(jax.distributed, "initialize", alone)
+    assert main(["sweep", str(config), "--dry", "--distributed"]) == 2
+    told = capsys.readouterr().err
+    assert "Argument --distributed must be given where SLURM" in told and "no coordinator" in told
+
+
+def test_the_sweep_of_the_readme_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (example,) = blocks("toml")
+    Path("sweep.toml").write_text(example, encoding="utf-8")
+    assert main(["sweep", "sweep.toml", "--out", "out"]) == 0
+    assert "32 of 32 lanes done;" in capsys.readouterr().out
+    assert ska.load_sweep("out").flow_norm.sizes == {"dt": 2, "seed": 16, "record": 49, "layer": 3}
+
+
+def test_bad_sweeps_are_explained(config, tmp_path, capsys):
+    assert main(["sweep", str(config)]) == 2
+    assert "Argument --out must name a folder" in capsys.readouterr().err
+    assert main(["sweep", str(tmp_path / "none.toml"), "--dry"]) == 2
+    assert "Argument config must name a file" in capsys.readouterr().err
+    config.write_text(SWEEP.replace("widths", "widht"), encoding="utf-8")
+    assert main(["sweep", str(config), "--dry"]) == 2
+    assert "did you mean 'widths'" in capsys.readouterr().err
+    assert main(["info", str(tmp_path)]) == 2
+    assert "Argument store must be a sweep's folder" in capsys.readouterr().err
+
+
+def test_info_tells_what_is_missing_and_what_failed(tmp_path, capsys):
+    axes = {"seed": range(100)}
+    lanes = [*range(40), 50, 98]
+    data = xr.Dataset(
+        {
+            "outcome_code": ("lane", [1] * 25 + [0] * 17),
+            "outcome": ("lane", ["diverged: layer 1"] * 25 + ["completed"] * 17),
+        },
+        {"lane": lanes},
+    )
+    with Store(tmp_path, {"x": Described("a", "f32[3,2]")}, axes, attrs={"device": "cpu"}) as store:
+        store.write(data, seconds=3700.0)
+    assert main(["info", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "42 of 100 lanes done, 25 failed; 1 h 01 min of computing, 1 chunk" in printed
+    assert "axis seed: 100 values, 0, 1, 2, ..., 99" in printed and "x: f32[3,2]" in printed
+    assert "device: cpu" in printed
+    assert "missing: lanes 40-49, 51-97, 99;" in printed
+    assert "lane 19 (seed = 19): diverged: layer 1" in printed
+    assert "lane 20 " not in printed and "and 5 more that failed" in printed
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.1234, "0.123 s"), (61.0, "1 min 01 s"), (3599.7, "1 h 00 min")]
+)
+def test_seconds_for_people(seconds, words):
+    assert duration(seconds) == words

@@ -279,6 +279,25 @@ class _Ones:
         return x.sum(axis=-1, keepdims=True) + weights
 
 
+@pytest.mark.parametrize("spread", [0, 5])  # decades of the samples' sizes
+def test_the_quick_decomposition_is_as_good_as_the_slow_one(spread):
+    sizes = np.logspace(0, -spread, 6)[:, None]
+    x = sizes * (uniform(6, INPUTS) - 0.5)
+    (Q, coordinates), (exact, _) = reduction._cholesky_rows(x), reduction._rows(x, True)
+    np.testing.assert_allclose(Q.T @ Q, np.eye(6), rtol=0, atol=1e-14)
+    np.testing.assert_allclose(Q @ Q.T, exact @ exact.T, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(coordinates @ Q.T / sizes, x / sizes, rtol=0, atol=1e-13)
+
+
+def test_nearly_dependent_samples_take_the_slow_decomposition():
+    x = np.repeat(uniform(3, INPUTS), 2, axis=0)
+    assert reduction._cholesky_rows(x) is None
+    assert reduction._cholesky_rows(x + 1e-9 * uniform(6, INPUTS, seed=1)) is None
+    Q, coordinates = reduction._rows(x, False)
+    np.testing.assert_allclose(Q.T @ Q, np.eye(6), rtol=0, atol=1e-13)
+    np.testing.assert_allclose(coordinates @ Q.T, x, rtol=0, atol=1e-13)
+
+
 def test_only_dense_layers():
     x = jnp.asarray(uniform(6, INPUTS), jnp.float32)
     for layers, found in [((_Ones(), ska.Dense(3)), False), ((ska.Dense(3), _Ones()), True)]:

@@ -155,6 +155,18 @@ BAD = {
     "save_at nan": (lambda: adaptive(t1=0.5, save_at=[0.1, np.nan]), "save_at", "increase", "nan"),
     "save_at text": (lambda: adaptive(t1=0.5, save_at="now"), "save_at", "'end'", "'now'"),
     "rtol = 0": (lambda: ska.Adaptive(rtol=0.0), "rtol", "positive", "0.0"),
+    "a controller's rtol < 0": (
+        lambda: ska.Adaptive(controller=diffrax.PIDController(rtol=-1e-3, atol=1e-6)),
+        "controller",
+        "not negative",
+        "rtol=-0.001",
+    ),
+    "a controller without tolerances": (
+        lambda: ska.Adaptive(controller=diffrax.PIDController(rtol=0.0, atol=0.0)),
+        "controller",
+        "not both 0",
+        "rtol=0.0",
+    ),
     "atol < 0": (lambda: ska.Adaptive(atol=-1e-3), "atol", "positive", "-0.001"),
     "dt0 = 0": (lambda: ska.Adaptive(dt0=0.0), "dt0", "positive", "0.0"),
     "max_steps = 0": (lambda: ska.Adaptive(max_steps=0), "max_steps", "at least 1", "0"),

@@ -252,6 +252,39 @@ def test_lanes_stop_each_for_itself(method):
     assert len(ends) > 1
 
 
+def test_adaptive_lanes_stop_where_single_runs_do(x64):
+    x, weights = jax.tree.map(lambda a: a.astype(float), (X, WEIGHTS))
+
+    def lane(scale, rate, time, save_at=tuple(range(0, 7))):
+        start = jax.tree.map(lambda w: scale * w, weights)
+        rule = stop.EntropyConverged(rate) | stop.ResidenceTime(time)
+        return ska.simulate(NETWORK, start, x, ska.Adaptive(), 6.0, save_at=save_at, until=rule)
+
+    # Inside a step, never, at once, at the end of the last record's interval, and a failure.
+    lanes = [(1.0, 0.5, 1e9), (1.0, 1e-9, 1e9), (1.0, 1e-9, 1e-9), (0.5, 1.5, 1e9), (1e200, 1, 1e9)]
+    batch = jax.jit(jax.vmap(lane))(*jnp.asarray(lanes).T)
+    assert batch.t.shape == (len(lanes), 8)
+    for n, numbers in enumerate(lanes):
+        single, got = lane(*numbers), jax.tree.map(lambda a, n=n: a[n], batch)
+        for name in ("code", "layer", "rule", "step"):
+            assert getattr(got.outcome, name) == getattr(single.outcome, name), (numbers, name)
+        for name in ("evaluations", "steps", "rejected"):
+            assert getattr(got.stats, name) == getattr(single.stats, name), (numbers, name)
+        kept = len(single.t)
+        np.testing.assert_allclose(got.outcome.t, single.outcome.t, rtol=1e-12)
+        np.testing.assert_allclose(got.t[:kept], single.t, rtol=1e-12)
+        np.testing.assert_allclose(got.entropy[:kept], single.entropy, rtol=1e-10)
+        np.testing.assert_allclose(got.final.Z[-1], single.final.Z[-1], rtol=1e-10)
+        assert np.isnan(np.asarray(got.t[kept:])).all()
+    fired = np.asarray(batch.outcome.rule)
+    assert set(fired) == {0, 1, -1} and bool(batch.outcome.stopped[0])
+    # A stop after the last save time has a record too.
+    single = lane(1.0, 0.5, 1e9, save_at=(0.0, 1.0))
+    inside = jax.jit(lambda s: lane(s, 0.5, 1e9, save_at=(0.0, 1.0)))(1.0)
+    np.testing.assert_allclose(inside.t, single.t, rtol=1e-12)
+    assert len(single.t) == 3 and single.outcome.stopped
+
+
 def test_comparison_tells_what_was_left_undone():
     full = run()
     early, never = stop.ResidenceTime(0.5), stop.FlowConverged(1e-6)
@@ -283,11 +316,6 @@ BAD = {
     ),
     "no rule": (lambda: run(until="converged"), "until", "stop rule"),
     "compare a budget": (lambda: stop.compare(run(), [stop.ErrorBudget(1.0)]), "rules", "records"),
-    "adaptive, inside jit": (
-        lambda: jax.jit(lambda w: run(ska.Adaptive(), w, until=stop.ResidenceTime(1.0)))(WEIGHTS),
-        "until",
-        "inside jit",
-    ),
 }
 
 

@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 
 import skajax as ska
-from skajax.study import CLAIMS, Verdict, experiments, gather
+from skajax.study import CLAIMS, Verdict, errors, experiments, gather, words
 from skajax.study.claims import _claim, _invariance, _learning, _tensor_net, _theory, _timing
 from skajax.study.reproduce import reproduce
 
@@ -141,7 +141,7 @@ def test_grades():
 
 def test_order_is_the_exponent():
     dt = np.array([0.1, 0.05, 0.01])
-    assert _claim.order(dt, 3 * dt**2) == pytest.approx(2)
+    assert errors.order(dt, 3 * dt**2) == pytest.approx(2)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_order_is_the_exponent():
     [(0.0, "0"), (1234.5, "1230"), (0.5, "0.5"), (2.71828, "2.72"), (4e-5, "4.0e-05")],
 )
 def test_numbers_are_readable(value, text):
-    assert _claim.number(value) == text
+    assert words.number(value) == text
 
 
 def test_fisher_ratio_of_two_known_clusters():

@@ -36,7 +36,7 @@ def test_every_lane_is_its_single_run_and_makes_no_step_more():
     steps = (0.1, 0.02, 0.01)
     data = ska.sweep(
         NETWORK, start, X, lambda dt: ska.Published(dt), t1=0.5,
-        over=ska.grid(dt=steps, seed=range(2)),
+        over=ska.grid(dt=steps, seed=range(2)), at_once=1,
     )  # fmt: skip
     assert data.sizes == {"dt": 3, "seed": 2, "record": 49, "layer": 2, "output": 4}
     for dt in steps:

@@ -1,6 +1,7 @@
 """Results as labelled datasets, and as files that come back bit for bit."""
 
 import dataclasses
+import errno
 import json
 from functools import cache
 
@@ -13,6 +14,7 @@ import reference as ref
 import xarray as xr
 
 import skajax as ska
+from skajax import _files
 from skajax.observables import LABELS
 
 METHODS = {
@@ -232,15 +234,13 @@ def test_a_failure_while_writing_leaves_the_old_file_alone(tmp_path, monkeypatch
     path = tmp_path / "run.nc"
     simulated("Euler").save(path)
     before = path.read_bytes()
-    write = xr.Dataset.to_netcdf
 
-    def breaks(self, target, **options):
-        write(self.isel(time=slice(0, 2)), target, **options)  # half a file is there
-        raise OSError("no space left on device")
+    def full(_):  # what was written by then is there
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(xr.Dataset, "to_netcdf", breaks)
+    monkeypatch.setattr(_files.os, "fsync", full)
     for target in (path, tmp_path / "new.nc"):
-        with pytest.raises(OSError, match="no space left"):
+        with pytest.raises(OSError, match="No space left"):
             simulated("Published").save(target)
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["run.nc"]
@@ -322,3 +322,11 @@ def test_a_float64_file_is_not_shortened_silently(tmp_path, x64):
     simulated("Euler", jnp.float64).save(tmp_path / "run.nc")
     jax.config.update("jax_enable_x64", False)
     assert_named(tmp_path / "run.nc", "float64", "jax_enable_x64")
+
+
+def test_a_network_of_layers_within_layers_comes_back(tmp_path):
+    x = jnp.ones((3, 4))
+    network = ska.Network((ska.Paced(ska.Dense(5, scale=0.2), 2.0), ska.Dense(2)))
+    run = ska.simulate(network, network.init(jax.random.key(0), x), x, ska.Euler(0.1), steps=2)
+    run.save(tmp_path / "run.nc")
+    assert ska.load(tmp_path / "run.nc").network == network

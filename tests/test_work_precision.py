@@ -11,7 +11,7 @@ import skajax as ska
 from skajax.observables import LABELS
 from skajax.plot._work_precision import work_precision as draw
 from skajax.study import cost_table, precision_floor, recommend, work_precision
-from skajax.study.work_precision import relative_error
+from skajax.study.errors import relative_error
 
 NETWORK = ska.mlp([6, 4], scale=0.3)
 

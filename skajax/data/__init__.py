@@ -1,6 +1,8 @@
-"""Labelled images as NumPy arrays, class by class, in an order that never changes."""
+"""Data sets as NumPy arrays, in an order that never changes: labelled ones, class by class."""
 
 from skajax.data._mnist import mnist_subset
+from skajax.data._sklearn import sklearn
+from skajax.data._synthetic import known_spectrum
 from skajax.data._tfds import tfds
 
-__all__ = ["mnist_subset", "tfds"]
+__all__ = ["known_spectrum", "mnist_subset", "sklearn", "tfds"]

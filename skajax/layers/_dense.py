@@ -62,6 +62,10 @@ class Dense:
         """Knowledge z = x W + b, of shape (samples, outputs)."""
         return jnp.matmul(x, weights.W, precision=self.precision) + weights.b[None, :]
 
+    def running(self) -> "Dense":
+        """The layer without its initial values: layers that compute the same are the same."""
+        return Dense(self.width, precision=self.precision)
+
 
 def _is_real(value: object) -> bool:
     return isinstance(value, float | int) and not isinstance(value, bool) and math.isfinite(value)

@@ -15,8 +15,8 @@ from skajax._checks import as_array, is_traced, require, require_positive
 from skajax._memory import available_bytes, host_bytes, in_words, tree_bytes
 from skajax._numbers import as_arrays, as_float
 from skajax._types import SaveTimes, Scalar, ScalarLike, TimeSeries, Weights
-from skajax.methods._counting import Count, counted
-from skajax.methods._integrate import CHUNK, Integration, Integrator, step_curve
+from skajax.methods._counting import Count
+from skajax.methods._integrate import CHUNK, Integration, Integrator, step_curve, stepping
 from skajax.methods._method import (
     COMPLETED,
     DIVERGED,
@@ -37,6 +37,8 @@ from skajax.methods._method import (
     finite_layers,
     is_finite,
 )
+from skajax.methods._stopping import stopping
+from skajax.network import expected_weights
 from skajax.observables import Observables
 from skajax.stop import check_ahead, replay, same_rule
 
@@ -85,7 +87,7 @@ class Adaptive(Method):
             isinstance(self.solver, diffrax.AbstractSolver),
             "solver",
             "be a Diffrax solver, such as diffrax.Tsit5()",
-            f"it was {solver!r}",
+            lambda: f"it was {solver!r}",
         )
         if controller is None:
             rtol, atol = 1e-4 if rtol is None else rtol, 1e-6 if atol is None else atol
@@ -107,7 +109,7 @@ class Adaptive(Method):
             isinstance(controller, diffrax.AbstractStepSizeController),
             "controller",
             "be a Diffrax step-size controller, such as diffrax.PIDController(rtol, atol)",
-            f"it was {controller!r}",
+            lambda: f"it was {controller!r}",
         )
         adapts = isinstance(controller, diffrax.AbstractAdaptiveStepSizeController)
         require(
@@ -117,6 +119,14 @@ class Adaptive(Method):
             f"it was {type(controller).__name__} for {type(self.solver).__name__}",
         )
         self.controller = controller
+        tolerances = [getattr(controller, name, 1.0) for name in ("rtol", "atol")]
+        if not is_traced(tolerances):
+            require(
+                min(tolerances) >= 0 and max(tolerances) > 0,
+                "controller",
+                "have tolerances that are not negative, and not both 0",
+                f"they were rtol={tolerances[0]!r} and atol={tolerances[1]!r}",
+            )
         if dt0 is not None:
             require_positive("dt0", dt0, "a first step size")
         elif isinstance(controller, diffrax.ConstantStepSize):
@@ -136,7 +146,7 @@ class Adaptive(Method):
             "adjoint",
             "be one of Diffrax's adjoints through time, such as diffrax.RecursiveCheckpointAdjoint()"
             " (ImplicitAdjoint is for steady states)",
-            f"it was {adjoint!r}",
+            lambda: f"it was {adjoint!r}",
         )
 
     @property
@@ -144,51 +154,61 @@ class Adaptive(Method):
         """The method, its solver and controller."""
         return f"Adaptive({type(self.solver).__name__}, {type(self.controller).__name__})"
 
-    def evolve(self, problem: Problem, weights: Weights, request: Request) -> Evolution:
-        """Integrate to t1, observing at the save times."""
+    def check(self, request: Request, dtype: Any) -> Scalar:
+        """The end time; raises ValueError where what is asked for does not fit."""
         t1, steps = request.t1, request.steps
         require(steps is None, "steps", "be left out with Adaptive", "the controller chooses them")
         require(t1 is not None, "t1", "be given with Adaptive", "it was None")
         require_positive("t1", t1, "an end time")
-        t1 = _end(t1, problem.x.dtype)
+        return end_time(t1, dtype)
+
+    def evolve(self, problem: Problem, weights: Weights, request: Request) -> Evolution:
+        """Integrate to t1, observing at the save times."""
+        t1 = self.check(request, problem.x.dtype)
         method = as_arrays(self, problem.x.dtype)
         self._check_memory(weights)
         if is_traced(method, problem, weights, t1, request.save_at):
             for name, value, unset in (
-                ("until", request.until, None),
                 ("checkpoint", request.checkpoint, None),
                 ("dense", request.dense, False),
             ):
                 require(
                     value == unset, name, f"be {unset} with Adaptive inside jit", f"it was {value}"
                 )
-            return _solve(method, problem, weights, t1, _save_times(request.save_at, t1))
+            ts = save_times(request.save_at, t1)
+            if request.until is None:
+                return solve(method, problem, weights, t1, ts)
+            rule = as_arrays(request.until, problem.x.dtype)
+            integrator = Integrator(
+                problem, method.solver, method.controller, self.max_steps, rule=rule
+            )
+            dt0 = method.first_step(problem, t1)
+            return stopping(integrator, weights, t1, ts, dt0, request.until.names())
         self._check_dense(request.dense, weights)
         return self._integrate(problem, weights, request, t1, None)
 
     def proceed(self, run: Evolution, request: Request) -> Evolution:
         """Integrate on, with the steps of a run that had never stopped."""
         assert run.resume is not None and run.path is not None
-        require(request.steps is None, "steps", "be left out with Adaptive", "it was given")
-        require(request.t1 is not None, "t1", "be given with Adaptive", "it was None")
-        require_positive("t1", request.t1, "an end time")
-        t1, end = _end(request.t1, run.t.dtype), float(run.final.t)
+        t1, end = self.check(request, run.t.dtype), float(run.final.t)
         require(float(t1) > end, "t1", f"lie beyond the run's end, {end:.8g}", f"it was {t1}")
         steps_to = isinstance(self.controller, diffrax.StepTo)
         require(not steps_to, "run", "have steps left", "StepTo has made all that it was given")
         if not isinstance(request.save_at, str):
-            first = float(_save_times(request.save_at, t1)[0])
+            first = float(save_times(request.save_at, t1)[0])
             beyond = f"lie beyond the run's end, {end:.8g}"
             require(first > end, "save_at", beyond, f"it began with {first:.8g}")
         return self._integrate(run.resume.problem, None, request, t1, run)
 
-    def first_step(self, problem: Problem, weights: Weights, t1: Scalar) -> Scalar | None:
+    def first_step(self, problem: Problem, t1: Scalar) -> Scalar | None:
         """``dt0``; unless given, the linear regime's time, shortened for the tolerance."""
         if isinstance(self.controller, diffrax.StepTo):
             return None  # it has the first step, as all others
         if self.dt0 is not None:
             return jnp.asarray(self.dt0, t1.dtype)
-        Z, _ = jax.eval_shape(problem.network.forward, weights, problem.x)
+        network, x = problem.network, problem.x
+        weights = expected_weights(network, x.shape, x.dtype)
+        Z, _ = jax.eval_shape(network.forward, weights, jax.ShapeDtypeStruct(x.shape, x.dtype))
         hidden = max((z.shape[1] / 4 for z in Z[:-1]), default=0.0)
         inputs = jnp.mean(jnp.sum(jnp.square(problem.x), axis=1))
         rate = (jnp.maximum(inputs, hidden) + 1) / (4 * math.log(2))
@@ -218,7 +238,7 @@ class Adaptive(Method):
             rule=rule, saves=saves, dense=request.dense,
         )  # fmt: skip
         end: Any = np.asarray(t1)[()]
-        ts = np.asarray(t1[None] if saves == "steps" else _save_times(request.save_at, t1))
+        ts = np.asarray(t1[None] if saves == "steps" else save_times(request.save_at, t1))
         spacing = _spacing(ts) if saves == "times" else 0.0
         carry, before, since = None, None, 0.0
         if run is not None:
@@ -234,9 +254,11 @@ class Adaptive(Method):
                 # What was recorded in the step that will be made again is recorded again.
                 ts = np.append(np.asarray(run.t)[before.records :], ts)
             carry = before.carry._replace(memory=memory)
+        saved = request.checkpoint is not None
+        identity = _identity(integrator, weights, carry, request, ts) if saved else None
         integration = Integration(
             integrator, weights, dt0=_first_step(method, problem, weights, t1), t1=end, ts=ts, name=self.name,
-            checkpoint=request.checkpoint, identity=_identity(integrator, weights, carry, request, ts),
+            checkpoint=request.checkpoint, identity=identity,
             carry=carry, since=since,
         )  # fmt: skip
         resume, records, accepted = integration.run()
@@ -302,7 +324,7 @@ def _first_step(
     method: Adaptive, problem: Problem, weights: Weights | None, t1: Scalar
 ) -> Scalar | None:
     # What goes on has its next step already.
-    return None if weights is None else method.first_step(problem, weights, t1)
+    return None if weights is None else method.first_step(problem, t1)
 
 
 def _identity(
@@ -322,7 +344,7 @@ def _spacing(ts: np.ndarray) -> float:
     return even if np.allclose(np.diff(ts), even, rtol=1e-2) else float(ts[-1] - ts[-2])
 
 
-def _end(t1: ScalarLike | None, dtype: Any) -> Scalar:
+def end_time(t1: ScalarLike | None, dtype: Any) -> Scalar:
     """t1 in this precision, if it can hold it."""
     number: Any = t1
     numbers: dict[str, Any] = {"t1": number if is_traced(t1) else float(number)}
@@ -364,11 +386,12 @@ def _evolution(
         recorded, accepted = recorded + r, accepted + k
     else:
         rejected = rejected[1:]
+    t, records, steps, rejected = jax.device_put((t, records, steps, rejected))
     failed = status not in (COMPLETED, STOPPED)
     saves = request.save_at if isinstance(request.save_at, str) else "times"
     return Evolution(
-        jax.device_put(t),
-        jax.device_put(records),
+        t,
+        records,
         end_state(problem, carry.weights, carry.t),
         Stats(integration.evaluations, carry.tried, carry.tried - carry.accepted),
         Outcome(
@@ -377,7 +400,7 @@ def _evolution(
             jnp.asarray(integration.stop.rule if status == STOPPED else -1),
             () if request.until is None else request.until.names(),
         ),
-        Path(jax.device_put(steps), jax.device_put(rejected), kept),
+        Path(steps, rejected, kept),
         Resume(
             method, problem, None if failed else resume._replace(memory=None),
             records=recorded, accepted=accepted, saves=saves, spacing=spacing,
@@ -386,7 +409,7 @@ def _evolution(
     )  # fmt: skip
 
 
-def _save_times(save_at: SaveTimes | str | None, t1: Scalar) -> TimeSeries:
+def save_times(save_at: SaveTimes | str | None, t1: Scalar) -> TimeSeries:
     """The times to record at: increasing, within [0, t1]."""
     if save_at is None:
         return jnp.linspace(0, t1, SAVES, dtype=t1.dtype)
@@ -427,12 +450,12 @@ def _excerpt(times: np.ndarray) -> str:
 
 
 @eqx.filter_jit
-def _solve(
+def solve(
     method: Adaptive, problem: Problem, weights: Weights, t1: Scalar, ts: TimeSeries
 ) -> Evolution:
     """One call of Diffrax's, for where values are not known: inside jit, vmap and grad."""
     origin = problem.origin(weights)
-    controller = counted(method.controller, method.solver)
+    solver, controller = stepping(problem, method.solver, method.controller)
 
     def record(t: Any, weights: Weights, problem: Problem) -> Observables:
         return problem.observe(weights, origin)
@@ -446,10 +469,10 @@ def _solve(
         saveat = diffrax.SaveAt(subs=subs, controller_state=True)
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(lambda t, weights, problem: problem.flow(weights)),
-        method.solver,
+        solver,
         t0=jnp.zeros_like(t1),
         t1=t1,
-        dt0=jax.lax.stop_gradient(method.first_step(problem, weights, t1)),
+        dt0=jax.lax.stop_gradient(method.first_step(problem, t1)),
         y0=weights,
         args=problem,
         saveat=saveat,

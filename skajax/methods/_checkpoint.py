@@ -1,8 +1,6 @@
 """A long run on disk, between two of its chunks: killed at any moment, it goes on from there."""
 
-import hashlib
 import os
-import re
 import time
 import warnings
 from collections.abc import Callable
@@ -15,6 +13,7 @@ import numpy as np
 
 from skajax._checks import require
 from skajax._files import read_netcdf, write_netcdf
+from skajax._fingerprint import fingerprint, key_data
 from skajax._version import versions
 
 _FORMAT = "skajax checkpoint 2"
@@ -48,7 +47,7 @@ class Checkpoint:
                 "be a file in a folder that exists and can be written to",
                 f"it was {os.fspath(self.path)!r}",
             )
-            self.fingerprint = _fingerprint(identity)
+            self.fingerprint = fingerprint(*identity)
 
     def read(self, carried: Any, part: Callable[[], Any]) -> tuple[Any, Any] | None:
         """What was carried and recorded, as ``carried`` and ``part()`` have it; None if nothing yet."""
@@ -74,7 +73,7 @@ class Checkpoint:
         import xarray as xr
 
         joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
-        arrays = {f"carried_{n}": _plain(leaf) for n, leaf in enumerate(jax.tree.leaves(carried))}
+        arrays = {f"carried_{n}": key_data(leaf) for n, leaf in enumerate(jax.tree.leaves(carried))}
         arrays |= {f"record_{n}": leaf for n, leaf in enumerate(jax.tree.leaves(joined))}
         variables = {
             name: ([f"{name}_{axis}" for axis in range(np.ndim(array))], np.asarray(array))
@@ -87,27 +86,6 @@ class Checkpoint:
             # The run is worth more than its safety copy.
             warnings.warn(f"checkpoint {os.fspath(self.path)!r} not written: {error}", stacklevel=2)
         self.written = time.monotonic()
-
-
-def _fingerprint(identity: tuple[Any, ...]) -> str:
-    leaves, structure = jax.tree.flatten(identity)
-    digest = hashlib.sha256(_without_addresses(str(structure)).encode())
-    for leaf in leaves:
-        if isinstance(leaf, jax.Array | np.ndarray | np.generic):
-            array = np.asarray(_plain(leaf))
-            digest.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
-        else:
-            digest.update(_without_addresses(repr(leaf)).encode())
-    return digest.hexdigest()
-
-
-def _without_addresses(text: str) -> str:
-    return re.sub(r"0x[0-9a-f]+", "", text)
-
-
-def _plain(leaf: Any) -> Any:
-    is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return jax.random.key_data(leaf) if is_key else leaf
 
 
 def _restore(value: np.ndarray, like: Any) -> Any:

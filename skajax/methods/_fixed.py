@@ -71,14 +71,18 @@ class FixedStep(Method):
     def step(self, network: Network, carry: Any, x: Inputs) -> tuple[Any, Record]:
         """Record the carried instant, and take one step from it."""
 
-    def evolve(self, problem: Problem, weights: Weights, request: Request) -> Evolution:
-        """Take every step, and record every step."""
+    def check(self, request: Request) -> int:
+        """The number of steps; raises ValueError where what is asked for does not fit."""
         name = type(self).__name__
         require(
             request.save_at is None, "save_at", f"be left out with {name}", "it records every step"
         )
         require(not request.dense, "dense", f"be False with {name}", "it records every step")
-        count = self.count_steps(request.t1, request.steps)
+        return self.count_steps(request.t1, request.steps)
+
+    def evolve(self, problem: Problem, weights: Weights, request: Request) -> Evolution:
+        """Take every step, and record every step."""
+        count = self.check(request)
         method = as_arrays(self, problem.x.dtype)
         carry = _start(method, problem, weights)
         if is_traced(method, problem, carry):
@@ -92,11 +96,7 @@ class FixedStep(Method):
         """Take the steps that are missing, with the numbers that the run was made with."""
         assert run.resume is not None
         method, problem, taken = self, run.resume.problem, int(run.resume.carry.k)
-        count = method.count_steps(request.t1, request.steps)
-        name = type(self).__name__
-        require(
-            request.save_at is None, "save_at", f"be left out with {name}", "it records every step"
-        )
+        count = method.check(request._replace(dense=False))
         require(
             count > taken,
             "t1" if request.steps is None else "steps",
@@ -179,7 +179,8 @@ class _Watch(NamedTuple):
     """... once a step has been made."""
 
 
-def _watch(rule: Rule | None, problem: Problem, carry: Any) -> _Watch | None:
+def watch_of(rule: Rule | None, problem: Problem, carry: Any) -> _Watch | None:
+    """What a rule has seen before the first record: nothing."""
     if rule is None:
         return None
     layers = len(problem.network.layers)
@@ -188,7 +189,7 @@ def _watch(rule: Rule | None, problem: Problem, carry: Any) -> _Watch | None:
     return _Watch(rule.start(layers, problem.x.dtype), zero, nothing, jnp.asarray(False))
 
 
-def _take(
+def take(
     method: FixedStep, problem: Problem, rule: Rule | None, carry: Any, watch: _Watch | None
 ) -> tuple[Any, _Watch | None, Record, Verdict]:
     """Record an instant, look at it, and take one step from it."""
@@ -247,13 +248,13 @@ def _scan(
 
     def step(loop: Any, _: None) -> tuple[Any, tuple[Record, Verdict]]:
         carry, watch, stopped = loop
-        after, watch, record, verdict = _take(method, problem, rule, carry, watch)
+        after, watch, record, verdict = take(method, problem, rule, carry, watch)
         if rule is not None:
             verdict = verdict._replace(holds=verdict.holds | stopped)
             after = jax.tree.map(lambda a, b: jnp.where(verdict.holds, a, b), carry, after)
         return (after, watch, verdict.holds), (record, verdict)
 
-    loop = (carry, _watch(rule, problem, carry), jnp.asarray(False))
+    loop = (carry, watch_of(rule, problem, carry), jnp.asarray(False))
     loop, (records, verdicts) = lax.scan(step, loop, length=count)
     _, (last, verdict) = step(loop, None)
     carry = loop[0]
@@ -292,7 +293,7 @@ def _march(
 ) -> Evolution:
     """All steps in chunks; where one meets what is not finite, back to the last good record."""
     rule = as_arrays(request.until, problem.x.dtype)
-    watch = _watch(rule, problem, carry)
+    watch = watch_of(rule, problem, carry)
     if watch is not None and run is not None and run.resume is not None:
         if same_rule(request.until, run.resume.rule):
             watch = run.resume.watch
@@ -301,7 +302,7 @@ def _march(
     stop, layer = Verdict(jnp.asarray(False), 0, -1), 0
     parts: list[Record] = []
     saved = Checkpoint(request.checkpoint, *_identity(method, problem, carry, rule, request))
-    restored = saved.read((carry, watch), lambda: _record(method, problem, carry))
+    restored = saved.read((carry, watch), lambda: record_shape(method, problem, carry))
     if restored is not None:
         (carry, watch), recorded = restored
         parts, taken = [recorded], int(carry.k)
@@ -339,7 +340,7 @@ def _march(
                 carry, watch = chunk.carry, chunk.watch
                 bar.update(size)
                 saved.write((carry, watch), parts, last=taken == count)
-    records = jax.tree.map(lambda *leaves: jax.device_put(np.concatenate(leaves)), *parts)
+    records = jax.device_put(jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts))
     final = end_state(problem, carry.weights, carry.t)
     # The end is recorded before it is known to be the end: going on, it is recorded again.
     ends = len(records.t) - (1 if method.records_end and not layer else 0)
@@ -354,7 +355,8 @@ def _march(
     return _evolution(records, final, taken, jnp.asarray(layer), stop, names, final.t, resume)
 
 
-def _record(method: FixedStep, problem: Problem, carry: Any) -> Any:
+def record_shape(method: FixedStep, problem: Problem, carry: Any) -> Any:
+    """What one record will be: shapes and dtypes."""
     return jax.eval_shape(lambda c: method.step(problem.network, c, problem.x)[1], carry)
 
 
@@ -400,7 +402,7 @@ def _steps(
 
     Or at the first where the rule holds: that one is recorded, and no step is taken from it.
     """
-    one = _record(method, problem, carry)
+    one = record_shape(method, problem, carry)
     buffer = jax.tree.map(lambda s: jnp.zeros((CHUNK, *s.shape), s.dtype), one)
     nothing = Verdict(jnp.asarray(False), jnp.asarray(0), jnp.asarray(-1))
 
@@ -408,9 +410,9 @@ def _steps(
         chunk, finite = loop
         return finite & ~chunk.stop.holds & (chunk.good < count)
 
-    def take(loop: tuple[_Chunk, Bool[Array, ""]]) -> tuple[_Chunk, Bool[Array, ""]]:
+    def advance(loop: tuple[_Chunk, Bool[Array, ""]]) -> tuple[_Chunk, Bool[Array, ""]]:
         (carry, watch, buffer, k, _), _ = loop
-        after, seen, record, verdict = _take(method, problem, rule, carry, watch)
+        after, seen, record, verdict = take(method, problem, rule, carry, watch)
         finite = finite_layers(record.observables).all()
         buffer = jax.tree.map(lambda b, r: b.at[k].set(r), buffer, record)
         verdict = verdict._replace(holds=verdict.holds & finite)
@@ -420,5 +422,5 @@ def _steps(
         return _Chunk(after, seen, buffer, k + finite.astype(k.dtype), verdict), finite
 
     chunk = _Chunk(carry, watch, buffer, jnp.zeros_like(count), nothing)
-    chunk, _ = lax.while_loop(unfinished, take, (chunk, jnp.asarray(True)))
+    chunk, _ = lax.while_loop(unfinished, advance, (chunk, jnp.asarray(True)))
     return chunk

@@ -68,13 +68,10 @@ class Integrator(eqx.Module):
         saves: Saves = "times",
         dense: bool = False,
     ) -> None:
-        """Put on the controller what counts, and what sees the whole weights."""
+        """See :func:`stepping`."""
         self.problem, self.rule, self.saves, self.dense = problem, rule, saves, dense
-        self.solver = _with_tolerances(solver, controller)
-        adapts = isinstance(controller, diffrax.AbstractAdaptiveStepSizeController)
-        if problem.space is not None and adapts:
-            controller = Lifted(controller, problem.space)
-        self.controller = counted(controller, solver).wrap(1)
+        self.solver, controller = stepping(problem, solver, controller)
+        self.controller = controller.wrap(1)
         self.max_steps = jnp.asarray(max_steps)
 
     @property
@@ -161,7 +158,7 @@ class Integration:
         self.saved = 0
         if carry is None:
             assert weights is not None
-            carry, first, stop = _start(integrator, weights, jnp.asarray(t1), dt0)
+            carry, first, stop = begin(integrator, weights, jnp.asarray(t1), dt0)
             if stop is not None and stop.holds:
                 self.status, self.stop, self.attempt = STOPPED, stop, carry.t
             held = integrator.saves == "steps" or self.status == STOPPED
@@ -223,7 +220,7 @@ class Integration:
                 self.carry.t < t1 if cut else self.carry.t_next <= floor
             ):
                 end = t1 if cut else floor
-                leg = _chunk(
+                leg = advance(
                     self.integrator,
                     self.carry,
                     ts,
@@ -255,7 +252,7 @@ class Integration:
         """End where the rule began to hold, by a step cut to end there."""
         spent = self.evaluations
         since = jnp.maximum(self.carry.t, jnp.asarray(self.since, self.carry.t.dtype))
-        t, self.stop = _locate(self.integrator, self.carry, since, self.attempt, self.stop)
+        t, self.stop = locate(self.integrator, self.carry, since, self.attempt, self.stop)
         self.t1 = np.asarray(t)[()]
         if self.integrator.saves == "times":
             ahead = self.ts[self.saved :]
@@ -270,7 +267,7 @@ class Integration:
 
 
 @eqx.filter_jit
-def _start(
+def begin(
     integrator: Integrator, weights: Weights, t1: Scalar, dt0: Any
 ) -> tuple[Carry, Pieces, Verdict | None]:
     problem, solver, term = integrator.problem, integrator.solver, integrator.term
@@ -304,21 +301,26 @@ def _start(
 
 
 @eqx.filter_jit
-def _chunk(
+def advance(
     integrator: Integrator,
     carry: Carry,
     ts: TimeSeries,
     saved: Int[Array, ""],
     end: Scalar,
     cut: Bool[Array, ""],
+    limit: int | None = CHUNK,
 ) -> Leg:
-    """At most CHUNK accepted steps, until the next one would end beyond ``end``, or is cut to it."""
+    """At most ``limit`` accepted steps, until the next one would end beyond ``end``, or is cut to it.
+
+    Only CHUNK steps are told of; records, where they are saved at times, all.
+    """
     problem, solver, rule = integrator.problem, integrator.solver, integrator.rule
     term, order = integrator.term, integrator.order
 
     def unfinished(leg: Leg) -> Bool[Array, ""]:
         ahead = jnp.where(cut, leg.carry.t < end, leg.carry.t_next <= end)
-        return ahead & (leg.status == RUNNING) & (leg.made < CHUNK)
+        within = True if limit is None else leg.made < limit
+        return ahead & (leg.status == RUNNING) & within
 
     def attempt(leg: Leg) -> Leg:
         c, k, buffers = leg.carry, leg.made, leg.buffers
@@ -415,7 +417,7 @@ def _chunk(
 
 
 @eqx.filter_jit
-def _locate(
+def locate(
     integrator: Integrator, carry: Carry, since: Scalar, t_next: Scalar, stop: Verdict
 ) -> tuple[Scalar, Verdict]:
     """Where in the step from the carry to t_next, after ``since``, the rule begins to hold: bisection.
@@ -453,6 +455,19 @@ def step_curve(
     state = solver.init(term, t, t_next, weights, problem)
     _, _, dense, _, _ = solver.step(term, t, t_next, weights, problem, state, False)
     return solver.interpolation_cls(t0=t, t1=t_next, **dense)
+
+
+def stepping(
+    problem: Problem,
+    solver: diffrax.AbstractSolver,
+    controller: diffrax.AbstractStepSizeController,
+) -> tuple[diffrax.AbstractSolver, diffrax.AbstractStepSizeController]:
+    """The solver with its tolerances, the controller with what counts and sees the whole weights."""
+    adapts = isinstance(controller, diffrax.AbstractAdaptiveStepSizeController)
+    seeing = (
+        Lifted(controller, problem.space) if problem.space is not None and adapts else controller
+    )
+    return _with_tolerances(solver, controller), counted(seeing, solver)
 
 
 def _with_tolerances(

@@ -4,6 +4,8 @@ from typing import Any
 
 import diffrax
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 
 from skajax.reduction import RowSpace
 
@@ -12,7 +14,7 @@ class Lifted(diffrax.AbstractStepSizeController):
     """Another controller, shown the whole weights where their row space is what moves.
 
     Controllers scale each weight's error by that weight, which a rotation would change, and with it
-    the steps. Lifting costs a few matrix products a step; then the steps are those of the whole run.
+    the steps. Lifting costs two matrix products a step; then the steps are those of the whole run.
     """
 
     controller: diffrax.AbstractStepSizeController
@@ -22,9 +24,20 @@ class Lifted(diffrax.AbstractStepSizeController):
         """Wrap what is shown the whole."""
         return eqx.tree_at(lambda c: c.controller, self, self.controller.wrap(direction))
 
-    def init(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        """The first step is the other controller's."""
-        return self.controller.init(*args, **kwargs)
+    def init(
+        self,
+        terms: Any,
+        t0: Any,
+        t1: Any,
+        y0: Any,
+        dt0: Any,
+        args: Any,
+        func: Any,
+        error_order: Any,
+    ) -> tuple[Any, tuple[Any, Any]]:
+        """The first step is the other controller's; what is carried has the whole weights as well."""
+        first, inner = self.controller.init(terms, t0, t1, y0, dt0, args, func, error_order)
+        return first, (inner, self.space.lift(y0))
 
     def adapt_step_size(
         self,
@@ -38,9 +51,12 @@ class Lifted(diffrax.AbstractStepSizeController):
         controller_state: Any,
     ) -> tuple[Any, Any, Any, Any, Any, Any]:
         """Weights and their error in the inputs' own coordinates."""
-        y0, y1 = self.space.lift(y0), self.space.lift(y1_candidate)
+        inner, whole = controller_state
+        y1 = self.space.lift(y1_candidate)
         if y_error is not None:
             y_error = self.space.lift_increment(y_error)
-        return self.controller.adapt_step_size(
-            t0, t1, y0, y1, args, y_error, error_order, controller_state
+        keep, *times, jump, inner, result = self.controller.adapt_step_size(
+            t0, t1, whole, y1, args, y_error, error_order, inner
         )
+        whole = jax.tree.map(lambda a, b: jnp.where(keep, a, b), y1, whole)
+        return keep, times[0], times[1], jump, (inner, whole), result

@@ -9,11 +9,17 @@ A layer has one colour and one kind of line in all figures. Red dots are entropy
 layer's entropy falls fastest, green diamonds zero crossings of the Tensor Net, and black triangles
 peaks of the flow; a hollow one is the extremum of a run that has none within. Axes name the
 quantity, its symbol and its unit; a pure number has none.
+
+Curves take an ensemble as well as a run: runs stacked by ``jax.vmap``, or a dataset of
+``skajax.sweep``. They are drawn as the median over the runs, and bands from 25 to 75 % and from 5 to
+95 % of them. What belongs to one run alone (landmarks, heat maps, steps) takes one run.
 """
 
-from skajax.plot._compare import comparison, convergence, ensemble
+from skajax.plot._compare import comparison, ensemble
+from skajax.plot._convergence import convergence, invariance
 from skajax.plot._history import history, output_mean
 from skajax.plot._phase import flow_against_knowledge, phase_portrait, tensor_net_against_knowledge
+from skajax.plot._predicted import predicted_times
 from skajax.plot._separation import separation
 from skajax.plot._steps import step_sizes
 from skajax.plot._surface import heatmap, lagrangian_3d
@@ -26,9 +32,11 @@ __all__ = [
     "flow_against_knowledge",
     "heatmap",
     "history",
+    "invariance",
     "lagrangian_3d",
     "output_mean",
     "phase_portrait",
+    "predicted_times",
     "separation",
     "step_sizes",
     "tensor_net_against_knowledge",

@@ -151,9 +151,10 @@ def legend_above(ax: Axes, handles: Sequence[Artist]) -> None:
         ax.legend(handles, texts, **_PLAIN, ncols=len(handles), **place)
 
 
-def legend_below(axes: AxesArray, *, own: bool) -> None:
+def legend_below(axes: AxesArray, *, own: bool, also: Sequence[Artist] = ()) -> None:
     """One legend for all panels: below them in a figure of our own, else in the last one."""
-    found = {_in_a_row(handle): handle for ax in axes[::-1] for handle in named(ax)[::-1]}
+    found = {_in_a_row(handle): handle for handle in also[::-1]}
+    found |= {_in_a_row(handle): handle for ax in axes[::-1] for handle in named(ax)[::-1]}
     texts, handles = list(found)[::-1], list(found.values())[::-1]
     if own and handles:
         columns = min(len(handles), max(1, int(axes[0].figure.get_figwidth() / 1.6)))

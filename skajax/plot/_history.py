@@ -5,6 +5,7 @@ from matplotlib.axes import Axes
 
 from skajax import landmarks
 from skajax._checks import require
+from skajax.landmarks import PAPER_DT
 from skajax.plot._axes import (
     TIME,
     draw_marks,
@@ -14,15 +15,8 @@ from skajax.plot._axes import (
     single,
     zero_line,
 )
-from skajax.plot._read import (
-    SIGNED,
-    TENSOR_NETS,
-    check_observable,
-    one_run,
-    pass_length,
-    series,
-    times,
-)
+from skajax.plot._ensemble import Runs, band_key, draw, is_ensemble, read
+from skajax.plot._read import SIGNED, TENSOR_NETS, check_observable, one_run
 from skajax.plot._style import CROSSING, MINIMUM, PEAK, layer_line, output_line
 from skajax.trajectory import Trajectory
 
@@ -35,7 +29,7 @@ LANDMARKS = {
 
 
 def history(
-    run: Trajectory,
+    run: Runs,
     observable: str = "flow_norm",
     *,
     against: str = "time",
@@ -52,47 +46,52 @@ def history(
     Landmarks that are read off the observable are marked, and no others: triangles at the peaks of
     the flow, red dots at the minima of the entropy rate, and green diamonds where a Tensor Net
     crosses zero. An extremum in the run's first or last record is hollow: there is none within.
+
+    Of an ensemble (runs by ``jax.vmap``, or a dataset of ``skajax.sweep``), each layer's median over
+    the runs and bands from 25 to 75 % and, fainter, from 5 to 95 % of them, at each time, without
+    landmarks. A run that failed counts up to its failure, and the legend says how many there were.
     """
     check_observable(observable)
     require(against in ("time", "K"), "against", "be 'time' or 'K'", f"it was {against!r}")
-    run = one_run(run)
-    t, values = times(run), series(run, observable)
-    dt = pass_length(run)
+    found = read(run, observable, "run")
+    t, dt = found.t, found.dt or PAPER_DT
     x = t if against == "time" else 1 + t / dt
-    layers = values.shape[1]
+    layers = found.values.shape[-1]
     ax = single(ax)
     if observable in SIGNED:
         zero_line(ax)
-    for layer, curve in enumerate(values.T, 1):
-        ax.plot(x, curve, label=f"layer {layer}", **layer_line(layer, layers, len(t)))
-    if observable in LANDMARKS:
+    for layer in range(1, layers + 1):
+        style = layer_line(layer, layers, len(t))
+        draw(ax, x, found.values[..., layer - 1], label=f"layer {layer}", **style)
+    if observable in LANDMARKS and isinstance(run, Trajectory) and not is_ensemble(run):
         mark, find = LANDMARKS[observable]
-        found = find(run, observable)
-        points = ((f.t if against == "time" else f.K, f.value, f.interior) for f in found)
+        marked = find(one_run(run), observable)
+        points = ((f.t if against == "time" else f.K, f.value, f.interior) for f in marked)
         draw_marks(ax, mark, points)
     ax.margins(x=0.02)
     passes = rf"pass $K = 1 + t / \Delta t$,  $\Delta t = {dt:.4g}$"
     ax.set(xlabel=TIME if against == "time" else passes, ylabel=label(observable))
-    layer_key(ax, layers)
+    layer_key(ax, layers, also=band_key(found))
     return ax
 
 
-def output_mean(run: Trajectory, *, ax: Axes | None = None) -> Axes:
+def output_mean(run: Runs, *, ax: Axes | None = None) -> Axes:
     """Mean decision of each output neuron over time, a number from 0 to 1: the output activations.
 
     Neurons count from 0, the digits that MNIST's classes are; the legend lists them as
-    the curves end, from top to bottom.
+    the curves end, from top to bottom. An ensemble is drawn as by :func:`history`.
     """
-    run = one_run(run)
-    t, values = times(run), np.asarray(run.output_mean, float)
-    outputs = values.shape[1]
+    found = read(run, "output_mean", "run")
+    outputs = found.values.shape[-1]
     ax = single(ax)
     lines = [
-        ax.plot(t, curve, label=f"{neuron}", **output_line(neuron, outputs, len(t)))[0]
-        for neuron, curve in enumerate(values.T)
+        draw(ax, found.t, curve, label=f"{neuron}", **output_line(neuron, outputs, len(found.t)))
+        for neuron, curve in enumerate(np.moveaxis(found.values, -1, 0))
     ]
     ax.margins(x=0.02)
     ax.set(xlabel=TIME, ylabel=label("output_mean"))
-    ranked = [lines[neuron] for neuron in np.argsort(-values[-1], kind="stable")]
-    legend_beside(ax, ranked, title="neuron", title_fontsize="small", ncols=-(-outputs // 16))
+    last = [line.get_ydata()[-1] for line in lines]
+    ranked = [lines[neuron] for neuron in np.argsort(-np.array(last), kind="stable")]
+    handles = [*ranked, *band_key(found)]
+    legend_beside(ax, handles, title="neuron", title_fontsize="small", ncols=-(-outputs // 16))
     return ax

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from skajax._checks import require
-from skajax._types import Float
-from skajax.landmarks import PAPER_DT
+from skajax._types import ArrayLike, Float
 from skajax.observables import LABELS
 from skajax.trajectory import Trajectory
 
@@ -29,7 +28,7 @@ def one_run(run: Trajectory, argument: str = "run") -> Trajectory:
         argument,
         "be one run",
         f"its times have the shape {t.shape} (of a batch of runs, take one:"
-        " jax.tree.map(lambda a: a[0], runs); plot.ensemble draws them all)",
+        " jax.tree.map(lambda a: a[0], runs); plot.ensemble and plot.history draw them all)",
     )
     records = [np.asarray(getattr(run, name)) for name in LABELS]
     finite = np.isfinite(t) & np.logical_and.reduce([np.isfinite(r).all(-1) for r in records])
@@ -55,39 +54,17 @@ def series(run: Trajectory, observable: str) -> Float[np.ndarray, "*lanes times 
     the cosine is no measurement, and would be drawn as a fall from 1.
     """
     values = np.asarray(getattr(run, observable), float)
-    if observable == "alignment":
-        return np.where(np.asarray(run.flow_norm) > 0, values, np.nan)
-    return values
+    return directed(values, run.flow_norm) if observable == "alignment" else values
+
+
+def directed(
+    alignment: Float[np.ndarray, "*lanes times layers"],
+    flow: Float[ArrayLike, "*lanes times layers"],
+) -> Float[np.ndarray, "*lanes times layers"]:
+    """The alignment where there is a flow to be aligned, NaN elsewhere."""
+    return np.where(np.asarray(flow) > 0, alignment, np.nan)
 
 
 def step_size(run: Trajectory) -> float | None:
     """The time step, if the method has one."""
     return float(run.parameters["dt"]) if "dt" in run.parameters else None
-
-
-def pass_length(run: Trajectory) -> float:
-    """The time between the paper's passes, K = 1 + t / Δt: of a method without Δt, the paper's."""
-    return step_size(run) or PAPER_DT
-
-
-def batch(
-    runs: Trajectory, observable: str
-) -> tuple[Float[np.ndarray, " times"], Float[np.ndarray, "lanes times layers"]]:
-    """The times that all lanes share, and each lane's observable; NaN after a failure."""
-    t = np.asarray(runs.t, float)
-    require(
-        t.ndim == 2 and t.size > 0,
-        "runs",
-        "be a batch of runs with one axis in front, as jax.vmap makes it",
-        f"its times have the shape {t.shape}",
-    )
-    shared = np.where(np.isfinite(t), t, -np.inf).max(axis=0)
-    require(
-        bool((np.isnan(t) | (t == shared)).all()),
-        "runs",
-        "be recorded at the same times, because quantiles are taken at each",
-        "its lanes differ in t",
-    )
-    values = series(runs, observable)
-    recorded = np.isfinite(shared)
-    return shared[recorded], values[:, recorded]

@@ -1,7 +1,11 @@
 """Studies: the paper's experiments, and what they say of its claims."""
 
+from skajax.study.architectures import architectures
 from skajax.study.claims import CLAIMS, Claim, Finding, Verdict
 from skajax.study.experiments import Evidence, gather
+from skajax.study.intrinsic import Intrinsic, intrinsic, intrinsic_table
+from skajax.study.invariance import invariance
+from skajax.study.invariance_table import invariance_table
 from skajax.study.recommend import Recommendation, cost_table, precision_floor, recommend
 from skajax.study.reproduce import Reproduction, reproduce
 from skajax.study.separation import (
@@ -10,6 +14,7 @@ from skajax.study.separation import (
     probe_accuracy,
     separation,
 )
+from skajax.study.settings import Setting
 from skajax.study.synchronise import Synchronisation, synchronise
 from skajax.study.work_precision import work_precision
 
@@ -18,14 +23,21 @@ __all__ = [
     "Claim",
     "Evidence",
     "Finding",
+    "Intrinsic",
     "Recommendation",
     "Reproduction",
+    "Setting",
     "Synchronisation",
     "Verdict",
+    "architectures",
     "cluster_agreement",
     "cost_table",
     "fisher_ratio",
     "gather",
+    "intrinsic",
+    "intrinsic_table",
+    "invariance",
+    "invariance_table",
     "precision_floor",
     "probe_accuracy",
     "recommend",

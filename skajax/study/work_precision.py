@@ -24,6 +24,7 @@ from skajax.methods import Adaptive, Method
 from skajax.network import Network, check_inputs, check_weights
 from skajax.observables import LABELS
 from skajax.simulate import simulate
+from skajax.study.errors import relative_error
 from skajax.trajectory import Trajectory
 
 try:
@@ -337,22 +338,11 @@ def _timed(job: Callable[[], Trajectory]) -> tuple[float, Trajectory]:
     return time.perf_counter() - start, run
 
 
-def relative_error(weights: Any, reference: Any) -> float:
-    """‖W - W_ref‖ / ‖W_ref‖, over all arrays of two pytrees together, in float64."""
-    leaves = zip(jax.tree.leaves(weights), jax.tree.leaves(reference), strict=True)
-    pairs = [(np.asarray(w, float), np.asarray(r, float)) for w, r in leaves]
-    return _ratio(sum(np.sum((w - r) ** 2) for w, r in pairs), sum(np.sum(r**2) for _, r in pairs))
-
-
 def _series_error(run: Trajectory, reference: Trajectory, observable: str) -> float:
     f, g = (np.asarray(getattr(r, observable), float) for r in (run, reference))
     if len(f) != len(g):  # a method that records every step: take those at the reference's times
         f = np.stack([np.interp(reference.t, run.t, column) for column in f.T], axis=-1)
-    return _ratio(np.sum((f - g) ** 2), np.sum(g**2))
-
-
-def _ratio(off: Any, size: Any) -> float:
-    return math.sqrt(off / size) if size > 0 else math.nan
+    return relative_error(f, g)
 
 
 def numbers(argument: str, values: Any, what: str) -> tuple[float, ...]:

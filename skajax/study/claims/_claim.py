@@ -2,17 +2,16 @@
 
 import dataclasses
 import enum
-from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from scipy.interpolate import CubicSpline
 
-from skajax._types import Array, Float
+from skajax._types import Float
+from skajax.study.errors import Numbers, curve_error
 from skajax.study.experiments import Evidence
 from skajax.trajectory import Trajectory
-
-Numbers: TypeAlias = Sequence[float] | np.ndarray | Array
 
 
 class Verdict(enum.StrEnum):
@@ -78,8 +77,7 @@ def distance(
     flows = (run.flow_norm > 0).all(axis=-1)
     t = np.asarray(run.t, float)[flows]
     f = np.asarray(getattr(run, observable), float)[flows]
-    g = at(reference, observable, t)
-    return np.sqrt(np.sum((f - g) ** 2, axis=0) / np.sum(g**2, axis=0))
+    return curve_error(f, at(reference, observable, t)).l2
 
 
 def at(run: Trajectory, observable: str, times: Numbers) -> Float[np.ndarray, "times layers"]:
@@ -90,38 +88,3 @@ def at(run: Trajectory, observable: str, times: Numbers) -> Float[np.ndarray, "t
 def spline(run: Trajectory, observable: str) -> CubicSpline:
     """The cubic spline through an observable's records, over time, for all layers."""
     return CubicSpline(np.asarray(run.t, float), np.asarray(getattr(run, observable), float))
-
-
-def order(dts: Numbers, errors: Numbers) -> float:
-    """Observed order of convergence: the slope of log error over log dt, by least squares."""
-    return float(np.polyfit(np.log(dts), np.log(errors), 1)[0])
-
-
-def spread(values: Numbers) -> Float[np.ndarray, "3"]:
-    """Median and 5 % and 95 % quantiles over the seeds: (5 %, 50 %, 95 %)."""
-    return np.quantile(np.asarray(values, float), [0.05, 0.5, 0.95])
-
-
-def band(values: Numbers, digits: int = 3) -> str:
-    """The median with the 5-95 % range over the seeds, as "28.3 (26.9 to 30.1)"."""
-    low, middle, high = (number(v, digits) for v in spread(values))
-    return f"{middle} ({low} to {high})"
-
-
-def number(value: float | np.floating, digits: int = 3) -> str:
-    """A number in so many significant digits, with an exponent only where it is far from 1."""
-    if value == 0 or 1e-3 <= abs(value) < 1e6:
-        return np.format_float_positional(
-            value, precision=digits, unique=False, fractional=False, trim="-"
-        )
-    return f"{value:.{max(digits - 2, 0)}e}"
-
-
-def percent(value: float | np.floating) -> str:
-    """A fraction as a percentage, in two digits."""
-    return f"{number(100 * value, 2)} %"
-
-
-def per_layer(texts: list[str]) -> str:
-    """One text a layer, numbered."""
-    return "; ".join(f"layer {layer}: {text}" for layer, text in enumerate(texts, start=1))

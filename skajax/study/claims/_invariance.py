@@ -4,20 +4,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from skajax.study.claims._claim import (
-    Claim,
-    Finding,
-    Verdict,
-    claim,
-    distance,
-    graded,
-    number,
-    order,
-    per_layer,
-    percent,
-    spread,
-)
+from skajax.study.claims._claim import Claim, Finding, Verdict, claim, distance, graded
+from skajax.study.errors import order, relative_error
 from skajax.study.experiments import STEPS, Evidence, T
+from skajax.study.words import number, per_layer, percent, spread
 from skajax.trajectory import Trajectory
 
 _DTS = np.array([T / K for K in STEPS])
@@ -137,11 +127,13 @@ def entropy_scales(evidence: Evidence) -> Finding:
 )
 def adaptive_steps(evidence: Evidence) -> Finding:
     """Evaluations for equal error of the weights at T."""
-    euler = np.array([_weight_error(evidence, evidence.euler[K]) for K in STEPS])
+    exact = evidence.reference.final.weights
+    euler = np.array([relative_error(evidence.euler[K].final.weights, exact) for K in STEPS])
     slope, intercept = np.polyfit(np.log(_DTS), np.log(euler), 1)
     gains, texts = {}, []
     for rtol, run in evidence.adaptive.items():
-        error, evaluations = _weight_error(evidence, run), int(run.stats.evaluations or 0)
+        error = relative_error(run.final.weights, exact)
+        evaluations = int(run.stats.evaluations or 0)
         equal = T / np.exp((np.log(error) - intercept) / slope)
         gains[rtol] = equal / evaluations
         texts.append(
@@ -161,13 +153,6 @@ def adaptive_steps(evidence: Evidence) -> Finding:
         " steps; the gain grows with the accuracy asked for.",
         numbers={"euler_error": euler, "euler_order": slope, "speed_up": gains},
     )
-
-
-def _weight_error(evidence: Evidence, run: Trajectory) -> float:
-    pairs = zip(run.final.weights, evidence.reference.final.weights, strict=True)
-    squares = [(np.sum((a.W - b.W) ** 2), np.sum(b.W**2)) for a, b in pairs]
-    off, length = np.sum(squares, axis=0)
-    return float(np.sqrt(off / length))
 
 
 CLAIMS: tuple[Claim, ...] = (entropy_curves, cosine_curves, entropy_scales, adaptive_steps)

@@ -6,18 +6,9 @@ import jax
 import numpy as np
 
 from skajax._types import Array, Float, Int
-from skajax.study.claims._claim import (
-    Claim,
-    Finding,
-    Verdict,
-    band,
-    claim,
-    graded,
-    number,
-    per_layer,
-    percent,
-)
+from skajax.study.claims._claim import Claim, Finding, Verdict, claim, graded
 from skajax.study.experiments import Evidence, Snapshots
+from skajax.study.words import band, number, per_layer, percent
 from skajax.trajectory import Trajectory
 
 

@@ -5,17 +5,9 @@ from typing import Any
 import numpy as np
 
 from skajax.landmarks import Landmark, crossings, minima, peaks
-from skajax.study.claims._claim import (
-    Claim,
-    Finding,
-    Verdict,
-    at,
-    band,
-    claim,
-    percent,
-    spread,
-)
+from skajax.study.claims._claim import Claim, Finding, Verdict, at, claim
 from skajax.study.experiments import Evidence
+from skajax.study.words import band, percent, spread
 from skajax.trajectory import Trajectory
 
 _BY_SHARE = (

@@ -11,21 +11,10 @@ import numpy as np
 from skajax import entropy as ent
 from skajax._types import Array, Scalar
 from skajax.landmarks import crossings
-from skajax.study.claims._claim import (
-    Claim,
-    Finding,
-    Verdict,
-    at,
-    band,
-    claim,
-    graded,
-    number,
-    order,
-    per_layer,
-    percent,
-    spline,
-)
+from skajax.study.claims._claim import Claim, Finding, Verdict, at, claim, graded, spline
+from skajax.study.errors import order
 from skajax.study.experiments import STEPS, Evidence, T
+from skajax.study.words import band, number, per_layer, percent
 from skajax.trajectory import Trajectory
 
 _LN2 = math.log(2.0)

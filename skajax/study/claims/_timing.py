@@ -6,20 +6,9 @@ import numpy as np
 
 from skajax._types import Float
 from skajax.landmarks import PAPER_DT, Landmark, minima, peaks
-from skajax.study.claims._claim import (
-    Claim,
-    Finding,
-    Verdict,
-    at,
-    band,
-    claim,
-    graded,
-    number,
-    per_layer,
-    percent,
-    spread,
-)
+from skajax.study.claims._claim import Claim, Finding, Verdict, at, claim, graded
 from skajax.study.experiments import LATE, Evidence, T
+from skajax.study.words import band, number, per_layer, percent, spread
 from skajax.trajectory import Trajectory
 
 _FLOW_PEAKS = (28.0, 16.0, 24.0)

@@ -1,0 +1,1 @@
+"""What the command line does, a file a command; ``skajax.__main__`` reads its arguments."""

@@ -1,0 +1,45 @@
+"""The small real data sets that scikit-learn ships, in the form of all others here."""
+
+import importlib
+from types import MappingProxyType
+
+import numpy as np
+
+from skajax._checks import require
+from skajax.data._labelled import Labelled
+
+SETS = MappingProxyType({"breast_cancer": None, "digits": 16.0, "iris": None, "wine": None})
+"""Names, and the largest value that a feature can have; None: each feature has its own range."""
+
+
+def sklearn(name: str) -> Labelled:
+    """A data set of scikit-learn's, scaled to [0, 1], class by class; needs no network.
+
+    ``"digits"``: 1797 images of 8 x 8 pixels, 10 classes, pixel / 16. ``"breast_cancer"``: 569 samples of 30
+    measurements, 2 classes. ``"wine"``: 178 of 13, 3 classes. ``"iris"``: 150 of 4, 3 classes. Measurements
+    have different units: each is scaled by its own range, so that its least value is 0 and its largest 1.
+
+    Returns ``(x, y)``: x float32 of shape (samples, features), y int32; within a class, in
+    scikit-learn's order. Needs scikit-learn: ``pip install "skajax[sklearn]"``.
+
+    Raises ValueError for another name, and ImportError where scikit-learn is missing.
+
+    Source: E. Alpaydin and C. Kaynak; W. Wolberg et al.; S. Aeberhard and M. Forina; R. A. Fisher, by way
+    of the UCI Machine Learning Repository, and F. Pedregosa et al., JMLR 12 (2011) 2825-2830.
+    """
+    require(name in SETS, "name", f"be one of {list(SETS)}", f"it was {name!r}")
+    try:
+        datasets = importlib.import_module("sklearn.datasets")
+    except ImportError as error:
+        raise ImportError(
+            'data.sklearn needs scikit-learn: pip install "skajax[sklearn]"'
+        ) from error
+    values, labels = getattr(datasets, f"load_{name}")(return_X_y=True)
+    order = np.argsort(labels, kind="stable")
+    x, largest = np.asarray(values, np.float64)[order], SETS[name]
+    if largest is None:
+        least = x.min(axis=0)
+        x = (x - least) / (x.max(axis=0) - least)
+    else:
+        x = x / largest
+    return x.astype(np.float32), np.asarray(labels, np.int32)[order]

@@ -1,0 +1,314 @@
+"""Characteristic times over many architectures and data: prediction against measurement."""
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+from tqdm.auto import tqdm
+
+from skajax import landmarks, timescales
+from skajax._checks import require
+from skajax._files import read_netcdf, write_netcdf
+from skajax._types import Float, Weights
+from skajax._version import versions
+from skajax.methods import Adaptive
+from skajax.network import Network, mlp
+from skajax.plot import predicted_times
+from skajax.simulate import simulate
+from skajax.study.causes import causes
+from skajax.study.settings import QUICK, SETTINGS, Setting
+from skajax.trajectory import Trajectory
+
+FORMAT = "skajax setting 1"
+RTOL = 1e-4
+RECORDS = 192
+"""Evenly spaced in ln t: 5 % apart, and the parabola through three is much finer."""
+REACH = 3.0
+"""A run goes on for so many times the time in which the slowest layer's knowledge would grow to 3."""
+DONE = 0.7
+"""It is made twice as long for as long as a layer's last flow is above this fraction of its peak,"""
+DOUBLINGS = 5
+"""but not more often."""
+NAMES = tuple(name for name in timescales.DEFINITIONS if name != "flow_converged")
+"""Of the characteristic times that are measured: runs end before the flow has converged."""
+
+
+def architectures(
+    out: str | os.PathLike[str] | None = None,
+    settings: Sequence[Setting] | None = None,
+    *,
+    quick: bool = False,
+) -> xr.Dataset:
+    """When the layers of many networks learn, as simulated and as predicted before.
+
+    Main arguments: a folder ``out``, or None to keep nothing, and the settings, by default
+    :data:`skajax.study.settings.SETTINGS`, 50 of them, or ``QUICK``, four small ones.
+
+    Each is solved adaptively (Tsit5, rtol 1e-4, float32) until every flow is past its peak, and every
+    definition of :data:`skajax.timescales.DEFINITIONS` read off. What is predicted comes from
+    :func:`skajax.timescales.predict`, from data and architecture alone: it sees no weights.
+
+    Over (setting, layer), NaN beyond a network's depth: ``measured``, the time of peak flow; ``predicted``,
+    its ``spread`` over draws, and ``error``, predicted / measured - 1; ``start``, the root mean square of z
+    at t = 0; ``cause`` of a failure (:func:`skajax.study.causes.causes`), "" where the prediction is near
+    enough. Over (setting,), ``half_left``: of the network's entropy in the run, what is left at the time
+    when half is predicted to be.
+    ``time`` and ``reason``, over (setting, definition, layer), are as :func:`skajax.timescales.measure`
+    gives them. ``growth_predicted`` = 1 / λ of the first layer, by the spectrum of x xᵀ + 1.
+
+    In ``out``: a file a setting, written whole or not at all, so that the same call goes on where it was
+    killed; ``architectures.nc``, ``.md``, the table, and ``.png``, the figure. Files that were made by other
+    numbers than this study's are refused with a ValueError, not mixed in.
+    """
+    chosen = tuple(settings if settings is not None else QUICK if quick else SETTINGS)
+    fits = len(chosen) >= 1 and all(isinstance(one, Setting) for one in chosen)
+    require(fits, "settings", "be at least one Setting", f"it was {settings!r}")
+    names = [one.name for one in chosen]
+    require(len({*names}) == len(names), "settings", "name each one once", f"they were {names}")
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        free = not folder.exists() or folder.is_dir()
+        require(free, "out", "be a folder", f"{str(folder)!r} is a file")
+        for part in ("measured", "predicted"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+    found = []
+    for one in tqdm(chosen, desc="settings", disable=None, leave=False):
+        measured = _kept(folder, "measured", one, partial(_measured, one))
+        predicted = _kept(folder, "predicted", one, partial(_predicted, one))
+        found.append(_compared(measured, predicted))
+    data = _assembled(chosen, found)
+    if folder is not None:
+        write_netcdf(data, folder / "architectures.nc")
+        (folder / "architectures.md").write_text(table(data), encoding="utf-8")
+        with matplotlib.rc_context({"backend": "agg"}):
+            ax = predicted_times(data)
+            figure = ax.get_figure(root=True)
+            assert figure is not None
+            figure.savefig(folder / "architectures.png", dpi=150)
+            plt.close(figure)
+    return data
+
+
+def table(data: xr.Dataset) -> str:
+    """Markdown: one line a setting, with each layer's measured and predicted peak, and what failed."""
+    lines = [
+        "| data | samples | widths | scale | inputs | peaks, measured | predicted | error, % | failures |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name in data["setting"].values:
+        row = data.sel(setting=name).isel(layer=slice(0, int(data["depth"].sel(setting=name))))
+        each = lambda values, form: ", ".join(
+            format(v, form) if np.isfinite(v) else "–" for v in values
+        )
+        failed = [f"layer {n}: {why}" for n, why in enumerate(row["cause"].values, 1) if why]
+        cells = [
+            row["data"].item(),
+            f"{row['samples'].item()}",
+            row["widths"].item(),
+            f"{row['scale'].item():g}",
+            f"{row['input_scale'].item():g}",
+            each(row["measured"].values, ".3g"),
+            each(row["predicted"].values, ".3g"),
+            each(100 * row["error"].values, "+.0f"),
+            "; ".join(failed),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", *_summary(data), ""])
+
+
+def _summary(data: xr.Dataset) -> list[str]:
+    """What it comes to, in sentences."""
+    start, size = data["start"].values, np.abs(data["error"].values)
+    there = np.isfinite(start)
+    first = there & (data["layer"].values == 1)[None, :]
+    parts = (
+        (
+            "First layers that start in the linear regime, within 10 %",
+            first & (start < LINEAR),
+            0.10,
+        ),
+        ("All first layers, within 10 %", first, 0.10),
+        ("Hidden layers, within 15 %", there & ~first, 0.15),
+    )
+    lines = [
+        f"{text}: {int((size[part] <= limit).sum())} of {int(part.sum())}."
+        for text, part, limit in parts
+    ]
+    left = data["half_left"].values
+    near = int((np.abs(left / 0.5 - 1) <= 0.1).sum())
+    known = int(np.isfinite(left).sum())
+    return [
+        *lines,
+        f"Entropy where half is predicted to be left, within 10 % of a half: {near} of {known}.",
+    ]
+
+
+LINEAR = 0.5
+"""Root mean square of z: up to there D' is within 6 % of 1/4."""
+
+
+def _kept(
+    folder: Path | None, part: str, setting: Setting, make: Callable[[], xr.Dataset]
+) -> xr.Dataset:
+    """What the file of a setting holds, or what is made, and put there."""
+    about = json.dumps({**dataclasses.asdict(setting), **_NUMBERS[part]})
+    path = None if folder is None else folder / part / f"{setting.name}.nc"
+    if path is not None and path.exists():
+        data = read_netcdf(path, "out", FORMAT)
+        before = data.attrs.get("configuration")
+        require(
+            before == about,
+            "out",
+            "hold results of this very study (or be another folder)",
+            f"{path.name} was made with {before}, and now it would be {about}",
+        )
+        return data
+    data = make().assign_attrs(format=FORMAT, configuration=about, **versions())
+    if path is not None:
+        write_netcdf(data, path)
+    return data
+
+
+_CURVES = ("flow_norm", "knowledge_norm", "entropy")
+_NUMBERS: Mapping[str, Mapping[str, Any]] = {
+    "measured": {
+        "rtol": RTOL, "records": RECORDS, "reach": REACH, "done": DONE, "times": list(NAMES),
+    },
+    "predicted": {"draws": 4},
+}  # fmt: skip
+
+
+def _problem(setting: Setting) -> tuple[Network, Weights, Float[np.ndarray, "samples inputs"]]:
+    network, x = setting.network(), setting.inputs()
+    return network, network.init(jax.random.key(setting.seed), x), x
+
+
+def _measured(setting: Setting) -> xr.Dataset:
+    """Times read off the run, and the curves themselves."""
+    network, weights, x = _problem(setting)
+    gram = x.astype(float) @ x.T.astype(float) + 1
+    leading = float(np.linalg.eigvalsh(gram)[-1]) / (4 * math.log(2) * len(x))
+    rates = [leading, *((n / 4 + 1) / (4 * math.log(2)) for n in setting.widths[:-1])]
+    size = np.asarray([np.sqrt(np.mean(np.square(z))) for z in network.forward(weights, x)[0]])
+    run = _to_beyond_the_peaks(
+        lambda end: _run(setting, weights, x, np.geomspace(0.03 / max(rates), end, RECORDS - 1)),
+        float(np.max(REACH * np.log1p(3 / size) / rates)),
+    )
+    data = timescales.measure(run, [timescales.DEFINITIONS[name] for name in NAMES])
+    more: dict[str, Any] = {n: (("record", "layer"), np.asarray(getattr(run, n))) for n in _CURVES}
+    return data.assign(
+        more
+        | {
+            "t": ("record", np.asarray(run.t)),
+            "start": ("layer", size),
+            "second_hump": ("layer", _second_humps(run)),
+            "growth_predicted": 1 / leading,
+            "evaluations": int(run.stats.evaluations or 0),
+        }
+    )
+
+
+def _to_beyond_the_peaks(make: Callable[[float], Trajectory], end: float) -> Trajectory:
+    """A run long enough for every layer's flow to have come down, or as long as is tried."""
+    doublings = 0
+    while True:
+        run = make(end)
+        flows = np.asarray(run.flow_norm)
+        down = (flows[-1] < DONE * flows.max(axis=0)).all()
+        if down or not run.outcome.completed or doublings == DOUBLINGS:
+            return run
+        end, doublings = 2 * end, doublings + 1
+
+
+def _run(setting: Setting, weights: Weights, x: Any, times: np.ndarray) -> Trajectory:
+    # Weights tell a run all about their scale: settings that differ in theirs share one program.
+    network = mlp(setting.widths)
+    method = Adaptive(rtol=RTOL, atol=RTOL / 100)
+    return simulate(network, weights, x, method, float(times[-1]), save_at=np.append(0, times))
+
+
+def _second_humps(run: Trajectory) -> list[float]:
+    """Each layer's second-highest local maximum of the flow, as a fraction of the highest."""
+    start = np.asarray(run.flow_norm[0], float)
+    heights: list[list[float]] = [[first] for first in start]  # the start is a maximum, or small
+    for one in landmarks.peaks(run, "flow_norm", every=True):
+        heights[one.layer - 1].append(one.value)
+    ordered = [sorted(each) for each in heights]
+    return [each[-2] / each[-1] if len(each) > 1 and each[-1] > 0 else 0.0 for each in ordered]
+
+
+def _predicted(setting: Setting) -> xr.Dataset:
+    """What is expected of weights drawn as the network draws them: peaks, and the curves."""
+    draws = _NUMBERS["predicted"]["draws"]
+    found = timescales.predict(setting.network(), None, setting.inputs(), draws=draws)
+    curve = lambda values: (("record", "layer"), np.asarray(values))
+    return xr.Dataset(
+        {
+            "predicted": ("layer", np.where(found.inside, np.asarray(found.peak, float), np.nan)),
+            "spread": ("layer", np.asarray(found.spread, float)),
+            "t": ("record", np.asarray(found.t)),
+            "flow_norm": curve(found.flow_norm),
+            "knowledge_norm": curve(found.knowledge_norm),
+            "entropy": curve(found.entropy),
+        }
+    )
+
+
+def _compared(measured: xr.Dataset, predicted: xr.Dataset) -> xr.Dataset:
+    """One setting's row of the study."""
+    peaks = measured["time"].sel(definition="flow_peak", drop=True)
+    names = ("predicted", "spread")
+    row = measured.drop_vars([*_CURVES, "t"]).assign({n: predicted[n] for n in names})
+    t, flows = measured["t"].values, measured["flow_norm"].values
+    height = [
+        float(np.interp(when, t, column) / column.max()) if np.isfinite(when) else np.nan
+        for when, column in zip(predicted["predicted"].values, flows.T, strict=True)
+    ]
+    row = row.assign(measured=peaks, error=row["predicted"] / peaks - 1, height=("layer", height))
+    left = _left_where_half_is_expected(measured, predicted)
+    return row.assign(cause=("layer", np.asarray(causes(row), object)), half_left=left)
+
+
+def _left_where_half_is_expected(measured: xr.Dataset, predicted: xr.Dataset) -> float:
+    """Of the network's entropy in the run, the fraction left when the prediction has one half left."""
+    expected, there = (data["entropy"].values.sum(axis=1) for data in (predicted, measured))
+    below = np.flatnonzero(expected <= expected[0] / 2)
+    if not below.size:
+        return math.nan
+    k = max(int(below[0]), 1)
+    pair = slice(k - 1, k + 1)
+    half = np.interp(-expected[0] / 2, -expected[pair], predicted["t"].values[pair])
+    t = measured["t"].values
+    return float(np.interp(half, t, there) / there[0]) if half <= t[-1] else math.nan
+
+
+def _assembled(settings: Sequence[Setting], found: Sequence[xr.Dataset]) -> xr.Dataset:
+    named = [row.assign_coords(setting=one.name) for one, row in zip(settings, found, strict=True)]
+    text = found[0]["text"]
+    data = xr.concat(
+        [row.drop_vars("text") for row in named], "setting", join="outer", data_vars="all",
+        coords="minimal", compat="override", combine_attrs="drop",
+    )  # fmt: skip
+    for name in ("cause", "reason"):
+        data[name] = data[name].where(data["start"].notnull(), "").astype(object)
+    of = lambda read: ("setting", [read(one) for one in settings])
+    data = data.assign_coords(
+        text=text,
+        data=of(lambda s: s.data),
+        samples=of(lambda s: s.samples),
+        widths=of(lambda s: "-".join(map(str, s.widths))),
+        depth=of(lambda s: len(s.widths)),
+        scale=of(lambda s: s.scale),
+        input_scale=of(lambda s: s.input_scale),
+    )
+    return data.assign_attrs(format="skajax architectures 1", **versions())

@@ -1,0 +1,308 @@
+"""What a sweep will do, before it does it: lanes in groups of one program, cut to the devices' size."""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from skajax._checks import require
+from skajax._memory import available_bytes, in_words
+from skajax._numbers import as_arrays
+from skajax._types import Inputs
+from skajax.methods import Adaptive, Euler, Method, Published
+from skajax.methods._adaptive import SAVES
+from skajax.methods._fixed import CHUNK, FixedStep
+from skajax.methods._method import Problem, Request
+from skajax.network import Network, expected_weights
+from skajax.observables import LABELS
+from skajax.reduction import Rows
+from skajax.simulate import check_arguments, find_rows
+from skajax.sweeps._block import devices_of, joins, widths
+from skajax.sweeps._grid import Arguments
+
+WIDEST = 128
+"""Lanes of a block, at most."""
+BUSY = 10_000_000
+"""Operations of a lane's step from which on it keeps a processor busy by itself.
+
+Measured on two cores: below, blocks of lanes are up to twenty times as fast as lanes one by one, above
+up to two times slower, because products of many lanes are less well compiled than that of one.
+"""
+SHARE = 0.8
+"""Of the memory that there is, what a block may take."""
+
+
+class Spec(NamedTuple):
+    """A lane before its weights are there."""
+
+    lane: int
+    network: Network
+    x: Inputs
+    batch: Any
+    """Alike for lanes whose x is."""
+    rows: Rows | None
+    method: Method
+    request: Request
+    steps: int | None
+    """K, of a run whose steps are known beforehand."""
+    cost: float
+    """By which lanes are sorted: steps, or about how many there will be."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Lanes that share their programs: networks, inputs and methods alike but for their numbers."""
+
+    name: str
+    """Method, network and batch."""
+    lanes: tuple[int, ...]
+    """The longest first."""
+    width: int
+    """How many go together on each device."""
+    blocks: tuple[tuple[int, ...], ...]
+    """Which lanes go together, one block after another."""
+    lane_steps: int | None
+    """Σ K over the lanes; None where the step sizes are yet to be found."""
+    device_bytes: int
+    """What a block takes on each device, about."""
+    record_bytes: int
+    """What the lanes' records take, at most, but for the final states."""
+    seconds: float | None = None
+    """How long its lanes will take, by a pilot; None if there was none."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a sweep will do; ``str`` of it is a table."""
+
+    lanes: int
+    refused: dict[int, ValueError]
+    """Lanes whose arguments do not fit, and why."""
+    done: int
+    """Lanes that the store has already."""
+    groups: tuple[Group, ...]
+    devices: int
+
+    @property
+    def lane_steps(self) -> int:
+        """Σ K over the lanes still to be run whose steps are known beforehand."""
+        return sum(group.lane_steps or 0 for group in self.groups)
+
+    @property
+    def device_bytes(self) -> int:
+        """What the largest block takes on each device, about."""
+        return max((group.device_bytes for group in self.groups), default=0)
+
+    @property
+    def record_bytes(self) -> int:
+        """What all records take, at most."""
+        return sum(group.record_bytes for group in self.groups)
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it will take, but for compiling; None without a pilot."""
+        each = [group.seconds for group in self.groups]
+        return (
+            None if any(s is None for s in each) else float(sum(s for s in each if s is not None))
+        )
+
+    def __str__(self) -> str:
+        """A line a group, and one for all."""
+        rows = [
+            ("lanes", "at once", "blocks", "lane-steps", "on device", "records", "time", "what")
+        ]
+        for g in self.groups:
+            rows.append((
+                str(len(g.lanes)), str(g.width * self.devices), str(len(g.blocks)),
+                "adaptive" if g.lane_steps is None else f"{g.lane_steps:,}",
+                in_words(g.device_bytes), in_words(g.record_bytes), _time(g.seconds), g.name,
+            ))  # fmt: skip
+        ahead = sum(len(g.lanes) for g in self.groups)
+        rows.append((
+            str(ahead), "", str(sum(len(g.blocks) for g in self.groups)), f"{self.lane_steps:,}",
+            in_words(self.device_bytes), in_words(self.record_bytes), _time(self.seconds),
+            f"to run, of {self.lanes}; {self.done} done, {len(self.refused)} refused",
+        ))  # fmt: skip
+        sizes = [max(len(row[c]) for row in rows) for c in range(7)]
+        lines = [
+            "  ".join(cell.rjust(size) for cell, size in zip(row, sizes, strict=False))
+            + "  "
+            + row[7]
+            for row in rows
+        ]
+        return "\n".join(lines)
+
+
+def look(
+    arguments: Arguments,
+    lane: int,
+    base: Request,
+    reduction: str,
+    place: Callable[[Any], jax.Array],
+) -> tuple[Spec, Any]:
+    """A lane, its inputs in their ``place``, and the key of its group.
+
+    Raises ValueError where its arguments do not fit.
+    """
+    get = lambda name: arguments.get(name, lane)
+    keys = {name: arguments.key(name, lane) for name in ("network", "x", "method", "t1", "steps")}
+    network, method = get("network"), get("method")
+    given = arguments.make(("array", keys["x"]), lambda: place(get("x")))
+    x = arguments.make(
+        ("checked", keys["network"], keys["x"], keys["method"]),
+        lambda: check_arguments(network, given, method, base.until, reduction),
+    )
+    request, running = base._replace(t1=get("t1"), steps=get("steps")), network.running()
+    # One for all lanes with this batch: what they read is there once.
+    rows = arguments.make(
+        ("rows", keys["x"], running.layers[0], method.rotates),
+        lambda: (find_rows(running, x, reduction) if method.rotates else None,),
+    )[0]
+    steps, cost = arguments.make(
+        ("cost", *keys.values()), lambda: _cost(method, request, running, x)
+    )
+    spec = Spec(lane, running, x, keys["x"], rows, method, request, steps, cost)
+    form = None if rows is None else (rows.x.shape, rows.basis.dtype)
+    alike = _form(as_arrays(method, x.dtype))
+    return spec, (running, x.shape, x.dtype, form, alike)
+
+
+def make_groups(
+    looked: Iterable[tuple[Spec, Any]], mesh: Mesh | None, at_once: int | None
+) -> tuple[Group, ...]:
+    """Lanes by their keys, the longest first, cut into blocks."""
+    found: dict[Any, list[Spec]] = {}
+    for spec, key in looked:
+        found.setdefault(key, []).append(spec)
+    return tuple(_group(specs, mesh, at_once) for specs in found.values())
+
+
+def _group(specs: list[Spec], mesh: Mesh | None, at_once: int | None) -> Group:
+    specs = sorted(specs, key=lambda spec: (-spec.cost, str(spec.batch), spec.lane))
+    first, devices = specs[0], devices_of(mesh)
+    shared, each = _bytes(first, mesh)
+    there = available_bytes()
+    require(
+        there is None or shared + each <= there,
+        "network",
+        "fit into the device's memory with its inputs: fewer samples, narrower layers, float32",
+        f"one lane of {_name(first)} takes about {in_words(shared + each)}, and there are"
+        f" {in_words(there or 0)}",
+    )
+    most = len(specs) if there is None else max(int((SHARE * there - shared) / each), 1)
+    width = min(most, _worthwhile(first) if at_once is None else at_once)
+    if not joins(first.method, first.request, mesh):
+        width, devices = 1, 1
+    lanes = [spec.lane for spec in specs]
+    blocks, rest = [], lanes
+    for size in widths(len(lanes), width * devices, devices):
+        blocks.append(tuple(rest[:size]))
+        rest = rest[size:]
+    widest = max(-(-len(block) // devices) for block in blocks)
+    known = [spec.steps for spec in specs if spec.steps is not None]
+    records = sum(_records(spec) for spec in specs)
+    return Group(
+        _name(first), tuple(lanes), widest, tuple(blocks), sum(known) if known else None,
+        shared + widest * each, records,
+    )  # fmt: skip
+
+
+def _worthwhile(spec: Spec) -> int:
+    """How many lanes of a block are faster than so many one by one."""
+    if jax.devices()[0].platform != "cpu":
+        return WIDEST
+    weights = expected_weights(spec.network, _inputs(spec), spec.x.dtype)
+    operations = 4 * spec.x.shape[0] * sum(leaf.size for leaf in jax.tree.leaves(weights))
+    return 1 if operations >= BUSY else WIDEST
+
+
+def _cost(
+    method: Method, request: Request, network: Network, x: Inputs
+) -> tuple[int | None, float]:
+    """K, if it is known; and about how many steps there will be."""
+    if isinstance(method, FixedStep):
+        steps = method.check(request)
+        return steps if method.records_end else steps + 1, float(steps)
+    assert isinstance(method, Adaptive)
+    t1 = method.check(request, x.dtype)
+    first = method.first_step(Problem(network, x), t1)
+    return None, float("inf") if first is None else float(t1 / first)
+
+
+def _form(method: Method) -> Any:
+    """What of a method is compiled: all but the values of its arrays."""
+    arrays, rest = eqx.partition(method, eqx.is_array)
+    leaves, structure = jax.tree.flatten(rest)
+    return structure, tuple(leaves), tuple((a.shape, a.dtype) for a in jax.tree.leaves(arrays))
+
+
+def _inputs(spec: Spec) -> tuple[int, ...]:
+    return spec.x.shape if spec.rows is None else spec.rows.x.shape
+
+
+def _name(spec: Spec) -> str:
+    samples, inputs = spec.x.shape
+    layers = [z.shape[1] for z in _knowledge(spec)]
+    return f"{spec.method.name}, {inputs}-{'-'.join(map(str, layers))}, {samples} samples"
+
+
+def _knowledge(spec: Spec) -> Any:
+    weights = expected_weights(spec.network, spec.x.shape, spec.x.dtype)
+    x = jax.ShapeDtypeStruct(spec.x.shape, spec.x.dtype)
+    return jax.eval_shape(spec.network.forward, weights, x)[0]
+
+
+def _bytes(spec: Spec, mesh: Mesh | None) -> tuple[int, int]:
+    """What a block takes on a device: whatever its width, and for each of its lanes."""
+    size, samples = spec.x.dtype.itemsize, spec.x.shape[0]
+    width = lambda shape: sum(
+        leaf.size for leaf in jax.tree.leaves(expected_weights(spec.network, shape, spec.x.dtype))
+    )
+    whole, weights = width(spec.x.shape), width(_inputs(spec))
+    parts = 1 if mesh is None else mesh.size // devices_of(mesh)
+    activations = samples * sum(z.shape[1] for z in _knowledge(spec)) // parts
+    shared = samples * _inputs(spec)[1] // parts
+    outside = 0 if spec.rows is None else whole - weights
+    copies, slices = _arrays(spec.method)
+    each = int(copies * weights + slices * activations) + outside
+    records = CHUNK if spec.steps is not None else _rows(spec)
+    return size * shared, size * (each + 2 * records * _record(spec))
+
+
+def _arrays(method: Method) -> tuple[float | int, float]:
+    """How many arrays like a lane's weights, and like its Z, a step needs: what XLA plans, on a CPU."""
+    if isinstance(method, Adaptive):
+        stages = getattr(getattr(method.solver, "tableau", None), "num_stages", 1)
+        return 2 * stages + 7, 2.5
+    if isinstance(method, Published):
+        return 4, 11.0
+    return (4, 6.0) if isinstance(method, Euler) else (8, 6.0)
+
+
+def _records(spec: Spec) -> int:
+    """What a lane's records take."""
+    return _rows(spec) * _record(spec) * spec.x.dtype.itemsize
+
+
+def _rows(spec: Spec) -> int:
+    """How many records there are; every accepted step of an adaptive lane is a guess."""
+    save_at = spec.request.save_at
+    if spec.steps is not None:
+        return spec.steps + 1
+    return SAVES if save_at is None or isinstance(save_at, str) else len(np.asarray(save_at))
+
+
+def _record(spec: Spec) -> int:
+    """The numbers of one record."""
+    layers = _knowledge(spec)
+    return 1 + (len(LABELS) - 1) * len(layers) + layers[-1].shape[1]
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    return f"{seconds:.2g} s" if seconds < 120 else f"{seconds / 60:.3g} min"

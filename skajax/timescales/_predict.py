@@ -1,0 +1,277 @@
+"""When each layer will learn, before it does: from data and architecture alone."""
+
+from functools import partial
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from skajax._checks import as_array, require
+from skajax._types import (
+    Array,
+    Bool,
+    Float,
+    Inputs,
+    Key,
+    PerLayer,
+    SaveTimes,
+    TimeSeries,
+    Weights,
+)
+from skajax.network import Network, check_inputs, check_weights
+from skajax.timescales._reduced import Curves, Thin, growth_rates, observe, solve
+from skajax.timescales._spectrum import Spectrum, spectrum
+from skajax.timescales._thin import Size, dense_layers, drawn, taken
+
+RECORDS = 64
+"""Instants at which the reduced model is looked at."""
+REACH = 2.5
+"""They lie within so many times the time that a layer needs to saturate if it grows as at first."""
+SATURATED = 3.0
+"""|z| at about which it does: z D'(z), which drives it, is largest at z tanh(z/2) = 1, |z| = 1.54."""
+DOUBLINGS = 8
+"""How often later times are tried where a flow still rises at the last."""
+
+
+class Prediction(eqx.Module):
+    """When each layer's flow will peak, and the curves on the way, predicted.
+
+    Under ``jax.vmap`` every array has the mapped axes in front.
+    """
+
+    peak: Float[Array, "*lanes layers"]
+    """When ‖Φ‖ is largest, one time a layer."""
+    inside: Bool[Array, "*lanes layers"]
+    """False where the flow is largest at t = 0 (it starts saturated), or had found no end of rising."""
+    spread: Float[Array, "*lanes layers"]
+    """Standard deviation of the peak's time over the draws of the weights; 0 for weights given."""
+    steepest: Float[Array, "*lanes layers"]
+    """When the entropy falls fastest, the minimum of its rate."""
+    rates: Float[Array, "*lanes layers"]
+    """The leading growth rate at the start: λ_1, and r (n_{l-1}/4 + 1) / (4 ln 2) above it."""
+    t: Float[Array, "*lanes times"]
+    """Times of the curves, 0 the first."""
+    knowledge_norm: Float[Array, "*lanes times layers"]
+    """‖Z‖_F, (times, layers)."""
+    flow_norm: Float[Array, "*lanes times layers"]
+    """‖Φ‖_F."""
+    entropy: Float[Array, "*lanes times layers"]
+    """H, bits."""
+    entropy_rate: Float[Array, "*lanes times layers"]
+    """Bits per time."""
+    share: float = eqx.field(static=True)
+    """What an evaluation of the reduced flow costs, of one of the network's: in products' operations."""
+
+
+class _Solved(NamedTuple):
+    times: TimeSeries
+    curves: Curves
+    reach: PerLayer
+    tries: Array
+
+
+def predict(
+    network: Network,
+    weights: Weights | None,
+    x: Inputs,
+    *,
+    spectrum: Spectrum | None = None,
+    key: Key | None = None,
+    draws: int = 4,
+    t: SaveTimes | None = None,
+    size: Size | None = None,
+) -> Prediction:
+    """Each layer's time of peak flow and its curves, from a thinned network's flow (eq. 3-4, 31).
+
+    Main arguments: a network of dense layers, its initial weights, or None, and the batch.
+
+    - ``weights`` None: what is to be expected of weights drawn as ``network.init`` draws them. The
+      result is the mean over ``draws`` of the thinned network, made from ``key``; ``spread`` is theirs.
+    - ``spectrum``: that of x, with at least ``size.modes`` modes, where it is known already.
+    - ``t``: times, increasing from 0, at which the curves are wanted, instead of those that were
+      found to show every peak.
+    - ``size``: how many samples, modes and neurons a layer are kept.
+
+    **Assumptions.** Neurons of a layer are alike, so that a few stand for all; a layer knows the one
+    below through the kernel D Dᵀ + 1 alone, of which the neurons kept give an estimate; samples spread
+    evenly along the leading mode, with the leading modes' second moments those of the batch, stand
+    for the batch; the modes left out do not move. **It fails** where the initial knowledge is not
+    small (scale times |x| of order 1): then no mode leads, flows have several humps of about the
+    same height, and which is the largest depends on the very weights; and, with ``weights`` None,
+    by the ``spread`` that few neurons have: a layer of 10 peaks some 8 % earlier or later from seed to
+    seed.
+
+    Works inside jit (network, draws and size static) and vmap. Raises ValueError for arguments that
+    do not fit: their names, what they must be, what they were.
+    """
+    dense_layers(network)
+    x = as_array("x", x)
+    check_inputs(x)
+    if weights is not None:
+        given: Weights = jax.tree.map(lambda leaf: as_array("weights", leaf), weights)
+        check_weights(network, given, x)
+        weights = given
+    size = Size() if size is None else size
+    known = known_spectrum(x, spectrum, size)
+    whole = isinstance(draws, int) and not isinstance(draws, bool) and draws >= 1
+    require(whole, "draws", "be a whole number, at least 1", f"it was {draws!r}")
+    if key is None:
+        key = jax.random.key(0)
+    if t is not None:
+        t = jnp.asarray(as_array("t", t), x.dtype)
+    return _predict(network, weights, x, known, key, draws, t, size)
+
+
+def known_spectrum(x: Array, known: Spectrum | None, size: Size) -> Spectrum:
+    """The spectrum given, if it is one of x; without, as much of it as is needed."""
+    most = min(x.shape[0], x.shape[1] + 1)
+    if known is None:
+        return spectrum(x, min(size.modes, most))
+    fits = known.modes.shape[0] == x.shape[0] and known.directions.shape[0] == x.shape[1] + 1
+    require(
+        fits,
+        "spectrum",
+        f"be that of x, {x.shape}",
+        f"its modes are of {known.modes.shape[0]} samples and {known.directions.shape[0] - 1} inputs",
+    )
+    return known
+
+
+def _predict(
+    network: Network,
+    weights: Weights | None,
+    x: Array,
+    known: Spectrum,
+    key: Key,
+    draws: int,
+    t: TimeSeries | None,
+    size: Size,
+) -> Prediction:
+    thins = thinned(network, weights, x, known, key, draws, size)
+    return prediction(network, thins, x, known, t)
+
+
+@eqx.filter_jit
+def thinned(
+    network: Network,
+    weights: Weights | None,
+    x: Array,
+    known: Spectrum,
+    key: Key,
+    draws: int,
+    size: Size,
+) -> Thin:
+    """Thinned networks, stacked: one of given weights, or as many as are drawn."""
+    if weights is not None:
+        return jax.tree.map(lambda a: a[None], taken(network, weights, x, known, size))
+    scales = jnp.asarray([layer.scale for layer in dense_layers(network)], x.dtype)
+    keys = jax.random.split(key, draws)
+    return jax.vmap(lambda k: drawn(network, scales, k, x, known, size))(keys)
+
+
+def rates_of(network: Network, thins: Thin, x: Array, known: Spectrum) -> PerLayer:
+    """Each layer's leading rate at the start."""
+    below = [x.shape[1], *(layer.width for layer in dense_layers(network)[:-1])]
+    pace = jax.tree.map(lambda a: a[0], thins)
+    return growth_rates(pace, known.rates[0], jnp.asarray(below, x.dtype))
+
+
+def prediction(
+    network: Network, thins: Thin, x: Array, known: Spectrum, t: TimeSeries | None
+) -> Prediction:
+    """What a few thinned networks, stacked, come to."""
+    widths = [layer.width for layer in dense_layers(network)]
+    rates = rates_of(network, thins, x, known)
+    entries = jnp.asarray([x.shape[0] * n for n in widths], x.dtype)
+    (peaks, inside), steepest, times, curves = _found(thins, rates, entries, t)
+    root_mean_square = lambda a: jnp.sqrt(jnp.mean(a**2, axis=0))
+    return Prediction(
+        peak=peaks.mean(axis=0),
+        inside=inside.all(axis=0),
+        spread=peaks.std(axis=0),
+        steepest=steepest.mean(axis=0),
+        rates=rates,
+        t=times,
+        knowledge_norm=root_mean_square(curves.knowledge_norm),
+        flow_norm=root_mean_square(curves.flow_norm),
+        entropy=curves.entropy.mean(axis=0),
+        entropy_rate=curves.entropy_rate.mean(axis=0),
+        share=share(thins, [x.shape[1], *widths], x.shape[0]),
+    )
+
+
+@eqx.filter_jit
+def _found(
+    thins: Thin, rates: PerLayer, entries: PerLayer, t: TimeSeries | None
+) -> tuple[tuple[Array, Array], Array, TimeSeries, Curves]:
+    """Peaks and whether they are inside, steepest falls, times and curves, each of every draw.
+
+    Of the thinned networks alone, so that all that are thinned to one size share a program, whatever
+    their widths and batch.
+    """
+    found = _solve(thins, rates, entries)
+    peaks = jax.vmap(partial(_largest, found.times))(found.curves.flow_norm)
+    steepest, _ = jax.vmap(partial(_largest, found.times))(-found.curves.entropy_rate)
+    if t is None:
+        return peaks, steepest, found.times, found.curves
+    return peaks, steepest, t, jax.vmap(lambda thin: solve(thin, rates, t))(thins)
+
+
+def share(thins: Thin, widths: list[int], samples: int) -> float:
+    """Operations of the matrix products of an evaluation of the flow, all thinned networks' over one's."""
+    whole = samples * sum(n * m for n, m in pairwise(widths))
+    draws, kept = thins.x.shape[:2]
+    thinned = draws * kept * sum(W.shape[1] * W.shape[2] for W, _ in thins.weights)
+    return thinned / whole
+
+
+def _solve(thins: Thin, rates: PerLayer, entries: PerLayer) -> _Solved:
+    """The curves, at times that show every layer's peak."""
+    start = jax.vmap(lambda thin: observe(thin, thin.weights).knowledge_norm)(thins)
+    size = jnp.sqrt(jnp.mean(start**2, axis=0) / entries)
+    # Knowledge of size 0 stays 0: any time will do.
+    reach = REACH * jnp.log1p(SATURATED / jnp.where(size > 0, size, 1)) / rates
+
+    def attempt(reach: PerLayer, tries: Array) -> _Solved:
+        times = _times(reach)
+        curves = jax.vmap(lambda thin: solve(thin, rates, times))(thins)
+        return _Solved(times, curves, reach, tries)
+
+    def rising(solved: _Solved) -> Bool[Array, " layers"]:
+        last = jnp.argmax(solved.curves.flow_norm, axis=1) >= RECORDS - 3
+        return last.any(axis=0)
+
+    def again(solved: _Solved) -> _Solved:
+        late = (solved.tries > 0) & rising(solved)
+        reach = jnp.where(late, 2 * solved.times[-1], solved.reach)
+        return attempt(reach, solved.tries + 1)
+
+    none = jax.tree.map(jnp.zeros_like, jax.eval_shape(attempt, reach, jnp.asarray(0)))
+    return jax.lax.while_loop(
+        lambda solved: (solved.tries == 0) | (rising(solved).any() & (solved.tries <= DOUBLINGS)),
+        again,
+        none._replace(reach=reach),
+    )
+
+
+def _times(reach: PerLayer) -> TimeSeries:
+    """Times from 0 to the longest reach, of which each layer has an equal share within its own."""
+    knots = jnp.sort(jnp.concatenate([jnp.zeros(1, reach.dtype), reach]))
+    passed = jnp.minimum(knots[:, None] / reach[None, :], 1).mean(axis=1)
+    return jnp.interp(jnp.linspace(0, 1, RECORDS, dtype=reach.dtype), passed, knots)
+
+
+def _largest(t: TimeSeries, series: Any) -> tuple[PerLayer, Bool[Array, " layers"]]:
+    """Where each column is largest: the vertex of the parabola through the three records there."""
+    best = jnp.argmax(series, axis=0)
+    inside = (best > 0) & (best < t.shape[0] - 1) & jnp.isfinite(series).all(axis=0)
+    middle = jnp.clip(best, 1, t.shape[0] - 2)
+    t0, t1, t2 = (t[middle + k] for k in (-1, 0, 1))
+    y0, y1, y2 = (jnp.take_along_axis(series, (middle + k)[None], axis=0)[0] for k in (-1, 0, 1))
+    left, right = (y1 - y0) / (t1 - t0), (y2 - y1) / (t2 - t1)
+    curvature = (right - left) / (t2 - t0)
+    bent = curvature < 0
+    vertex = (t0 + t1) / 2 - left / (2 * jnp.where(bent, curvature, 1))
+    return jnp.where(inside & bent, vertex, t[best]), inside

@@ -1,0 +1,144 @@
+"""How long to train, and in what steps, before training: T, dt and K from the reduced model."""
+
+import math
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from skajax._checks import as_array, require, require_positive
+from skajax._types import Array, Bool, Float, Inputs, Key, PerLayer, Scalar, TimeSeries, Weights
+from skajax.network import Network, check_inputs, check_weights
+from skajax.timescales._predict import known_spectrum, rates_of, thinned
+from skajax.timescales._reduced import Thin, end_of_euler, solve
+from skajax.timescales._spectrum import Spectrum
+from skajax.timescales._thin import Size
+
+RECORDS = 128
+LONGER = 4.0
+"""How much later is looked, time and again, for the entropy to have fallen far enough."""
+ATTEMPTS = 8
+COARSEST = 0.25
+"""dt is at most so much of the fastest growth time, where Euler's error is still of first order."""
+
+
+class Schedule(NamedTuple):
+    """A recommended run: ``ska.simulate(network, weights, x, ska.Euler(s.dt), steps=s.K)``."""
+
+    T: Scalar
+    """When the entropy of all layers together is the wanted fraction of its value at the start."""
+    dt: Scalar
+    """Euler's step for the wanted accuracy; T / K."""
+    K: int
+    """How many."""
+    reached: Bool[Array, ""]
+    """False where the entropy was above the fraction for as long as was looked; T is then that long."""
+    error_per_dt: Scalar
+    """‖ΔZ‖ / ‖Z‖ at T of the worst layer, by Euler's method, over dt as dt → 0."""
+    entropy_fraction: PerLayer
+    """What each layer has left of its own at T."""
+
+
+def schedule(
+    network: Network,
+    x: Inputs,
+    entropy_fraction: float = 0.5,
+    *,
+    accuracy: float = 0.02,
+    weights: Weights | None = None,
+    spectrum: Spectrum | None = None,
+    key: Key | None = None,
+    draws: int = 4,
+    size: Size | None = None,
+) -> Schedule:
+    """T, dt and K for a network and data, before training (the paper's section 2.6.2).
+
+        Σ_l H^(l)(T) = f Σ_l H^(l)(0),    dt = accuracy / c,    ‖Z_dt(T) - Z(T)‖ / ‖Z(T)‖ = c dt + O(dt²),
+
+    on the thinned network of :func:`predict`, whose arguments ``weights``, ``spectrum``, ``key``, ``draws``
+    and ``size`` are. f is ``entropy_fraction``. c is Euler's method's, of the worst layer, by backward
+    error analysis: its steps follow dW/dt = F - (dt/2) F'F to second order, F the flow, so that c
+    is the derivative of that equation's solution in dt. dt is never above 1/4 of the fastest growth time.
+
+    **It fails** where :func:`predict` does, and for small f: entropy falls as slowly as ln t / t at
+    last, by the few samples and neurons that are still undecided, of which the thinned network has fewer.
+
+    Returns a :class:`Schedule`. That the entropy never falls so far is no error: ``reached`` is False.
+    Raises ValueError for arguments that do not fit: their names, what they must be, what they were.
+    """
+    x = as_array("x", x)
+    check_inputs(x)
+    fits = isinstance(entropy_fraction, float | int) and 0 < entropy_fraction < 1
+    require(fits, "entropy_fraction", "lie inside (0, 1)", f"it was {entropy_fraction!r}")
+    require_positive("accuracy", accuracy, "a relative error")
+    if weights is not None:
+        given: Weights = jax.tree.map(lambda leaf: as_array("weights", leaf), weights)
+        check_weights(network, given, x)
+        weights = given
+    size = Size() if size is None else size
+    known = known_spectrum(x, spectrum, size)
+    key = jax.random.key(0) if key is None else key
+    thins = thinned(network, weights, x, known, key, draws, size)
+    rates = rates_of(network, thins, x, known)
+
+    longest, reached = 16 / jnp.min(rates), False
+    for _ in range(ATTEMPTS):
+        times, entropy = _entropy(thins, rates, longest)
+        left = np.asarray(entropy.sum(axis=1), float)
+        below = np.flatnonzero(left <= entropy_fraction * left[0])
+        reached = below.size > 0
+        if reached:
+            break
+        longest = LONGER * longest
+    t = np.asarray(times, float)
+    T = _crossing(t, left, entropy_fraction * left[0], int(below[0])) if reached else float(t[-1])
+    each = [np.interp(T, t, column) for column in np.asarray(entropy, float).T]
+    per_dt = float(jnp.max(_error_per_dt(thins, rates, jnp.asarray(T, x.dtype))))
+    dt = min(accuracy / per_dt, COARSEST / float(jnp.max(rates)), T)
+    K = math.ceil(T / dt - 1e-9)
+    number = lambda value: jnp.asarray(value, x.dtype)
+    return Schedule(
+        T=number(T),
+        dt=number(T / K),
+        K=K,
+        reached=jnp.asarray(reached),
+        error_per_dt=number(per_dt),
+        entropy_fraction=number(np.array(each)) / entropy[0],
+    )
+
+
+@eqx.filter_jit
+def _entropy(
+    thins: Thin, rates: PerLayer, longest: Scalar
+) -> tuple[TimeSeries, Float[Array, "times layers"]]:
+    """Each layer's entropy, from 0 on at times that grow by a factor."""
+    first = jnp.minimum(0.1 / jnp.max(rates), longest / 2)
+    later = jnp.geomspace(first, longest, RECORDS - 1, dtype=longest.dtype)
+    times = jnp.concatenate([jnp.zeros(1, longest.dtype), later])
+    return times, jax.vmap(lambda thin: solve(thin, rates, times).entropy)(thins).mean(axis=0)
+
+
+def _crossing(t: np.ndarray, series: np.ndarray, goal: float, after: int) -> float:
+    """When a falling series is at its goal: between two records, straight in both logarithms."""
+    k = max(after, 1)
+    if k == 1:
+        return float(np.interp(-goal, -series[:2], t[:2]))
+    logs = np.log(series[[k, k - 1]])
+    return float(np.exp(np.interp(math.log(goal), logs, np.log(t[[k, k - 1]]))))
+
+
+@eqx.filter_jit
+def _error_per_dt(thins: Thin, rates: PerLayer, T: Scalar) -> PerLayer:
+    """Of each layer, ‖∂Z/∂h‖ / ‖Z‖ at T along dW/dt = F - (h/2) F'F, at h = 0."""
+
+    def relative(thin: Thin) -> PerLayer:
+        zero = jnp.zeros((), T.dtype)
+        Z, slope = jax.jvp(
+            lambda h: end_of_euler(thin, rates, T, h), (zero,), (jnp.ones_like(zero),)
+        )
+        norm = lambda a: jnp.sqrt(jnp.sum(a**2))
+        return jnp.stack([norm(d) / norm(z) for z, d in zip(Z, slope, strict=True)])
+
+    return jnp.sqrt(jnp.mean(jax.vmap(relative)(thins) ** 2, axis=0))

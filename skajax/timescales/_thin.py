@@ -1,0 +1,208 @@
+"""How a network is thinned: which samples, modes and neurons stand for all."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.special import ndtri
+
+from skajax._checks import require
+from skajax._types import Array, Float, Inputs, Int, Key, PerLayer, Weights
+from skajax.entropy import decision
+from skajax.layers import Dense, Paced
+from skajax.network import Network
+from skajax.timescales._reduced import Thin
+from skajax.timescales._spectrum import Spectrum
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """How many of each are kept, at most. Where there are no more, nothing is left out."""
+
+    samples: int = 128
+    modes: int = 32
+    neurons: int = 64
+    """Of each layer."""
+
+    def __post_init__(self) -> None:
+        for name, value in dataclasses.asdict(self).items():
+            whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+            require(whole, name, "be a whole number, at least 1", f"it was {value!r}")
+
+
+def dense_layers(network: Network) -> tuple[Dense, ...]:
+    """The network's layers as the dense layers that they are, at whatever rate they learn."""
+    require(isinstance(network, Network), "network", "be a Network", f"it was {network!r}")
+    found = []
+    for number, layer in enumerate(network.layers, start=1):
+        dense = layer.layer if isinstance(layer, Paced) else layer
+        # What a kernel x xᵀ + 1 is known for.
+        require(
+            isinstance(dense, Dense),
+            "network",
+            "have dense layers only",
+            f"layer {number} was {type(layer).__name__}",
+        )
+        found.append(dense)
+    return tuple(found)
+
+
+def pace(network: Network, dtype: jnp.dtype) -> PerLayer:
+    """The rate r_l of each layer, dW/dt = -r_l ∇H."""
+    rates = [layer.rate if isinstance(layer, Paced) else 1.0 for layer in network.layers]
+    return jnp.asarray(rates, dtype)
+
+
+def plain(network: Network, weights: Weights) -> Weights:
+    """W and b of each layer, at whatever rate it learns."""
+    return tuple(
+        layer.plain(w) if isinstance(layer, Paced) else w
+        for layer, w in zip(network.layers, weights, strict=True)
+    )
+
+
+def drawn(
+    network: Network, scales: PerLayer, key: Key, x: Inputs, known: Spectrum, size: Size
+) -> Thin:
+    """A thinned network whose weights are drawn as ``network.init`` draws them, W ~ N(0, scales²).
+
+    Along the leading mode, which decides when a layer peaks, the neurons are spread evenly over the
+    normal distribution's quantiles: one draw then is much nearer to the mean over all.
+    """
+    layers = dense_layers(network)
+    rows, points = _samples(x, known, size)
+    modes = points.shape[1]
+    weights, gains = [], []
+    below = 0
+    offset = jnp.zeros((points.shape[0], 1), x.dtype)
+    for number, layer in enumerate(layers):
+        kept = min(layer.width, size.neurons)
+        part = jax.random.fold_in(key, number)
+        of_W, of_spread, of_tail = jax.random.split(part, 3)
+        spread = jax.random.permutation(of_spread, _quantiles(kept, x.dtype))
+        if number == 0:
+            W = jax.random.normal(of_W, (modes, kept), x.dtype).at[0].set(spread)
+            W = scales[0] * _without_bias(W, known.directions[-1, :modes])
+            W = W + layer.bias * known.directions[-1, :modes, None]
+            b = jnp.zeros(kept, x.dtype)
+            left_out = known.tail[rows] + (known.coordinates[rows, modes:] ** 2).sum(axis=1)
+            noise = jax.random.normal(of_tail, (points.shape[0], kept), x.dtype)
+            offset = scales[0] * jnp.sqrt(left_out)[:, None] * noise
+            gains.append(1.0)
+        else:
+            W = jax.random.normal(of_W, (below, kept), x.dtype)
+            W = W - W.mean(axis=0, keepdims=True) + spread[None, :] / math.sqrt(below)
+            W = scales[number] * W
+            b = jnp.full(kept, layer.bias, x.dtype)
+            gains.append(math.sqrt(layers[number - 1].width / below))
+        weights.append((W, b))
+        below = kept
+    return _thin(network, x, points, offset, weights, gains)
+
+
+def taken(network: Network, weights: Weights, x: Inputs, known: Spectrum, size: Size) -> Thin:
+    """A thinned network made of the given weights: every so-manieth neuron, by its mean knowledge.
+
+    Each neuron that stays has its own initial amplitude along the leading mode, that is in the first
+    layer its weights' component there, and above it its mean knowledge: the one number that matters.
+    """
+    layers, weights = dense_layers(network), plain(network, weights)
+    rows, points = _samples(x, known, size)
+    modes = points.shape[1]
+    some = jnp.concatenate([x[rows], jnp.ones((rows.shape[0], 1), x.dtype)], axis=1)
+    thinned, gains, offset = [], [], None
+    D_all = below = offset
+    for number, w in enumerate(weights):
+        if number == 0:
+            W_all = jnp.concatenate([w.W, w.b[None, :]])
+            Z_all = jnp.matmul(some, W_all, precision="highest")
+            amplitude = known.directions[:, 0] @ W_all
+            keep = _every(jnp.argsort(amplitude), size.neurons)
+            W = jnp.matmul(known.directions[:, :modes].T, W_all[:, keep], precision="highest")
+            b = jnp.zeros(keep.shape[0], x.dtype)
+            seen = jnp.matmul(known.coordinates[rows, :modes], W, precision="highest")
+            offset = Z_all[:, keep] - seen
+            gains.append(1.0)
+        else:
+            assert D_all is not None and below is not None
+            Z_all = jnp.matmul(D_all, w.W, precision="highest") + w.b[None, :]
+            amplitude = Z_all.mean(axis=0)
+            keep = _every(jnp.argsort(amplitude), size.neurons)
+            gain = math.sqrt(layers[number - 1].width / below.shape[0])
+            W, b = w.W[below][:, keep], w.b[keep]
+            D_mean = gain * D_all[:, below].mean(axis=0)
+            missing = amplitude[keep] - (D_mean @ W + b)
+            W = W + missing[None, :] * D_mean[:, None] / (D_mean @ D_mean)
+            gains.append(gain)
+        thinned.append((W, b))
+        D_all, below = decision(Z_all), keep
+    assert offset is not None
+    return _thin(network, x, points, offset, thinned, gains)
+
+
+def _thin(
+    network: Network,
+    x: Inputs,
+    points: Array,
+    offset: Array,
+    weights: list[tuple[Array, Array]],
+    gains: list[float],
+) -> Thin:
+    samples = x.shape[0] / points.shape[0]
+    layers = dense_layers(network)
+    neurons = [layer.width / W.shape[1] for layer, (W, _) in zip(layers, weights, strict=True)]
+    return Thin(
+        x=points,
+        offset=offset,
+        weights=tuple(weights),
+        gains=jnp.asarray(gains, x.dtype),
+        pace=pace(network, x.dtype),
+        norms=jnp.asarray([math.sqrt(samples * n) for n in neurons], x.dtype),
+    )
+
+
+def _samples(
+    x: Inputs, known: Spectrum, size: Size
+) -> tuple[Int[Array, " kept"], Float[Array, "kept modes"]]:
+    """Samples spread evenly along the leading mode, and their coordinates."""
+    modes = min(size.modes, known.rates.shape[0])
+    rows = _every(jnp.argsort(known.modes[:, 0]), size.samples)
+    points = known.coordinates[rows, :modes]
+    if rows.shape[0] == x.shape[0]:
+        return rows, points
+    # Second moments over the samples kept are made those over all: growth is exact while |z| is small.
+    moments = points.T @ points / points.shape[0]
+    want = jnp.mean(known.coordinates[:, :modes] ** 2, axis=0)
+    # Where fewer samples than modes are kept, or modes are 0, there is no more to match than there is.
+    ridge = 1e-6 * moments[0, 0] * jnp.eye(modes, dtype=x.dtype)
+    root = jnp.linalg.cholesky(moments + ridge)
+    turned = jax.scipy.linalg.solve_triangular(root, points.T, lower=True).T
+    return rows, turned * jnp.sqrt(want)[None, :]
+
+
+def _every(order: Int[Array, " all"], most: int) -> Int[Array, " kept"]:
+    """Evenly spaced ones of an order, the middles of equal groups."""
+    count = order.shape[0]
+    if count <= most:
+        return jnp.arange(count)
+    return order[((np.arange(most) + 0.5) * count / most).astype(int)]
+
+
+def _quantiles(count: int, dtype: jnp.dtype) -> Array:
+    """Of the standard normal distribution, with mean square 1."""
+    values = ndtri((np.arange(count) + 0.5) / count)
+    size = math.sqrt(np.mean(values**2))
+    return jnp.asarray(values / size if size > 0 else np.full(count, MEDIAN), dtype)
+
+
+MEDIAN = 0.6745
+"""Of the absolute value of a standard normal number."""
+
+
+def _without_bias(W: Array, bias_row: Array) -> Array:
+    """Vᵀ [W 0]: of covariance 1 - v vᵀ where v is V's row of the bias, from one of covariance 1."""
+    square = bias_row @ bias_row
+    share = (1 - jnp.sqrt(jnp.maximum(1 - square, 0))) / jnp.maximum(square, 1e-30)
+    return W - share * bias_row[:, None] * (bias_row @ W)[None, :]

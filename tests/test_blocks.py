@@ -1,0 +1,307 @@
+"""Lanes that go together: each is its single run to rounding, and none makes a step of another."""
+
+import re
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import skajax as ska
+from skajax.observables import LABELS
+from skajax.sweeps import _block, _plan
+
+NETWORK = ska.mlp([6, 4], scale=0.3)
+PAIRS = {0.02: 25, 0.01: 50, 0.005: 100, 0.5 / 150: 150, 0.0025: 200, 0.001: 500}
+"""The six published pairs."""
+
+
+def inputs(seed=0, samples=10):
+    return jax.random.uniform(jax.random.key(seed), (samples, 8))
+
+
+def start(seed, scale=0.3):
+    return ska.mlp([6, 4], scale=scale).init(jax.random.key(seed), inputs())
+
+
+SMALL = {
+    "transport": "dissipation", "tensor_net": "entropy", "tensor_net_equation": "entropy",
+    "tensor_net_rate": "lagrangian", "tensor_net_rate_equation": "lagrangian",
+}  # fmt: skip
+"""Differences, and what they are differences of."""
+
+
+def assert_alike(data, want, rtol=1e-12):
+    """To rounding, of each observable's largest value, or of what it is a difference of."""
+    assert data.sizes == want.sizes
+    np.testing.assert_array_equal(data.outcome, want.outcome)
+    np.testing.assert_array_equal(data.steps, want.steps)
+    np.testing.assert_allclose(data.t, want.t, rtol=rtol)
+    for name in LABELS:
+        scale = max(np.nanmax(np.abs(want[n].values)) for n in (name, SMALL.get(name, name)))
+        np.testing.assert_allclose(data[name], want[name], rtol, rtol * scale, err_msg=name)
+
+
+SGD = optax.sgd(0.05, momentum=0.9)
+METHODS = {
+    "Published": (lambda dt: ska.Published(dt), {"t1": 0.5}),
+    "Euler": (lambda dt: ska.Euler(dt), {"t1": 0.5}),
+    "Descent": (ska.Descent(SGD), {"steps": lambda dt: round(0.5 / dt)}),
+    "Adaptive": (lambda dt: ska.Adaptive(rtol=0.1 * dt), {"t1": 0.5}),
+    "Dopri8": (lambda dt: ska.Adaptive(diffrax.Dopri8(), rtol=0.1 * dt), {"t1": lambda dt: 5 * dt}),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_lanes_of_a_block_are_their_single_runs(x64, name):
+    method, ends = METHODS[name]
+    sweep = lambda **options: ska.sweep(
+        NETWORK, start, inputs(), method, over=ska.grid(dt=[0.1, 0.02, 0.05], seed=range(3)),
+        final=True, **ends, **options,
+    )  # fmt: skip
+    alone = sweep(at_once=1)
+    together = sweep(at_once=16)
+    assert_alike(together, alone)
+    for name in ("final_weights_0_W", "final_Z_1", "final_t"):
+        np.testing.assert_allclose(together[name], alone[name], 1e-11, 1e-12)
+
+
+def test_in_float32():
+    sweep = lambda at_once: ska.sweep(
+        NETWORK, start, inputs(), lambda dt: ska.Published(dt), t1=0.5,
+        over=ska.grid(dt=[0.1, 0.05], seed=range(4)), at_once=at_once,
+    )  # fmt: skip
+    assert_alike(sweep(8), sweep(1), 1e-6)
+
+
+def test_everything_that_lanes_may_have_for_themselves(x64):
+    sweep = lambda at_once: ska.sweep(
+        lambda scale: ska.mlp([6, 4], scale=scale), start, inputs, ska.Euler(0.1), t1=0.5,
+        over=ska.grid(seed=range(3), scale=[0.1, 0.3]), at_once=at_once,
+    )  # fmt: skip
+    alone = sweep(1)
+    for at_once in (3, 8):  # however they are divided
+        assert_alike(sweep(at_once), alone)
+
+
+def test_in_the_row_space(x64):
+    x = jnp.zeros((10, 40)).at[:, ::5].set(inputs())
+    network = ska.mlp([6, 4], scale=0.3)
+    sweep = lambda **options: ska.sweep(
+        network, lambda seed: network.init(jax.random.key(seed), x), x,
+        [ska.Published(0.1), ska.Adaptive()], t1=0.5, over=ska.grid(seed=range(3)), **options,
+    )  # fmt: skip
+    whole = sweep(reduction="off", at_once=1)
+    for at_once in (1, 4):
+        reduced = sweep(reduction="full", at_once=at_once)
+        assert int(whole["rank"][0, 0]) == 40 and (reduced["rank"] == 8).all()
+        assert_alike(reduced, whole, 1e-11)
+
+
+def counted(monkeypatch):
+    """The lane-steps that blocks make."""
+    made, advance = [], _block.advance
+
+    def counting(fixed, moving, rule, count, mesh):
+        made.append(int(count) * len(moving[0].k))
+        return advance(fixed, moving, rule, count, mesh)
+
+    monkeypatch.setattr(_block, "advance", counting)
+    return made
+
+
+@pytest.mark.parametrize("at_once", [6, 4])
+def test_six_pairs_are_1025_lane_steps(x64, monkeypatch, at_once):
+    sweep = lambda **options: ska.sweep(
+        NETWORK, start(0), inputs(), lambda dt: ska.Published(dt), t1=0.5,
+        over=ska.grid(dt=list(PAIRS)), **options,
+    )  # fmt: skip
+    assert sweep(dry=True, at_once=at_once).lane_steps == 1025
+    made = counted(monkeypatch)
+    data = sweep(at_once=at_once)
+    # K - 1 updates, and one more look at what they end in.
+    assert sum(made) == 1025
+    assert data.steps.values.tolist() == [K - 1 for K in PAIRS.values()]
+    assert data.t.notnull().sum("record").values.tolist() == [K - 1 for K in PAIRS.values()]
+
+
+def test_a_rule_ends_each_lane_for_itself(x64, monkeypatch):
+    rule = ska.stop.FlowConverged(0.6) | ska.stop.EntropyConverged(1e-9)
+    sweep = lambda at_once: ska.sweep(
+        NETWORK, start, inputs(), ska.Euler(0.02), t1=6.0, until=rule,
+        over=ska.grid(seed=range(5)), at_once=at_once,
+    )  # fmt: skip
+    alone, together = sweep(1), sweep(8)
+    assert len(set(alone.steps.values)) > 1
+    assert_alike(together, alone)
+    np.testing.assert_array_equal(together.outcome_rule, alone.outcome_rule)
+    np.testing.assert_allclose(together.outcome_t, alone.outcome_t, rtol=1e-12)
+
+
+def test_bad_lanes_harm_no_good_ones(x64):
+    def weights(lane):
+        return jax.tree.map(lambda w: w * (jnp.nan if lane == 20 else 1.0), start(lane))
+
+    def method(lane):
+        return (
+            ska.Adaptive(rtol=1e-8, max_steps=2)
+            if lane == 40
+            else ska.Euler(1e300 if lane == 30 else 0.1)
+        )
+
+    sweep = lambda lanes, **options: ska.sweep(
+        NETWORK, weights, inputs(), method, lambda lane: 1e301 if lane == 30 else 0.5,
+        over=ska.grid(lane=lanes), **options,
+    )  # fmt: skip
+    data = sweep(range(64), at_once=64)
+    told = data.outcome.values
+    assert told[20].startswith("refused: Argument weights must be finite")
+    assert told[30].startswith("diverged") and told[40].startswith("stopped")
+    assert "max_steps = 2" in told[40] and np.isfinite(data.entropy.values[30, 0]).all()
+    good = [lane for lane in range(64) if lane not in (20, 30, 40)]
+    assert all(text.startswith("completed") for text in told[good])
+    alone = sweep(good, at_once=1)
+    width = alone.sizes["record"]
+    assert_alike(data.isel(lane=good, record=slice(width)), alone)
+
+
+def test_what_lanes_share_is_there_once(x64):
+    lane = lambda seed, x: _block.Lane(
+        ska.Euler(0.1), _block.Problem(NETWORK, x), start(seed), _block.Request(steps=3)
+    )
+    x = inputs()
+    stack = _block._Stack([lane(seed, x).problem for seed in range(5)], None)
+    assert stack.axes == (None,) and stack.leaves[0] is x
+    apart = _block._Stack([lane(seed, inputs(seed)).problem for seed in range(5)], None)
+    assert apart.axes == (0,) and apart.leaves[0].shape == (5, 10, 8)
+
+
+def test_other_numbers_compile_nothing(compilations):
+    sweep = lambda dts, seed, scale: ska.sweep(
+        ska.mlp([6, 4], scale=scale), start(seed), inputs(seed), lambda dt: ska.Euler(dt), t1=0.5,
+        over=ska.grid(dt=dts), at_once=4,
+    )  # fmt: skip
+    sweep([0.1, 0.05], 0, 0.3)
+    with compilations() as found:
+        sweep([0.1, 0.25], 1, 0.1)
+    assert found == []
+
+
+def test_widths_are_few_and_fill_the_devices():
+    assert _block.widths(100, 64) == [64, 32, 4]
+    assert _block.widths(3, 128) == [2, 1]
+    assert _block.widths(19, 128, 8) == [16, 8]
+    assert _block.widths(5, 1) == [1] * 5
+
+
+SIZES = {
+    "Published": (ska.Published(0.01), 8, 300, [48, 24, 10]),
+    "Euler": (ska.Euler(0.01), 8, 300, [48, 24, 10]),
+    "many weights": (ska.Euler(0.01), 4, 5, [128, 64, 10]),
+    "Adaptive": (ska.Adaptive(), 8, 300, [48, 24, 10]),
+}
+
+
+@pytest.mark.parametrize("case", SIZES)
+def test_the_bytes_on_a_device_are_those_of_the_program(monkeypatch, case):
+    method, lanes, samples, layers = SIZES[case]
+    network = ska.mlp(layers)
+    x = jax.random.uniform(jax.random.key(0), (samples, 128))
+    calls = {}
+    for name in ("advance", "integrate"):
+        program = getattr(_block, name)
+
+        def heard(*arguments, name=name, program=program):
+            calls.setdefault(name, (program, arguments))
+            return program(*arguments)
+
+        monkeypatch.setattr(_block, name, heard)
+    sweep = lambda **options: ska.sweep(
+        network, lambda seed: network.init(jax.random.key(seed), x), x, method, t1=0.5,
+        over=ska.grid(seed=range(lanes)), at_once=lanes, **options,
+    )  # fmt: skip
+    (group,) = sweep(dry=True).groups
+    calls.clear()
+    sweep()
+    ((program, arguments),) = calls.values()
+    planned = program.lower(*arguments).compile().compiled.memory_analysis()
+    size = (
+        planned.argument_size_in_bytes + planned.output_size_in_bytes + planned.temp_size_in_bytes
+    )
+    # Unoptimised, as tests compile, programs need a little more or less than they do for users.
+    assert group.device_bytes == pytest.approx(size, rel=0.25)
+
+
+def test_a_plan_tells_what_a_sweep_will_do(x64):
+    sweep = lambda **options: ska.sweep(
+        lambda width: ska.mlp([width, 4]),
+        lambda width, seed: ska.mlp([width, 4]).init(jax.random.key(seed), inputs()),
+        inputs(), [ska.Published(0.1), ska.Adaptive(), ska.Euler(0.3)], t1=0.5,
+        over=ska.grid(width=[5, 6], seed=range(4)), **options,
+    )  # fmt: skip
+    plan = sweep(dry=True)
+    assert plan.lanes == 24 and len(plan.refused) == 8 and plan.done == 0
+    assert "whole number of steps" in str(plan.refused[16])
+    assert [(len(g.lanes), g.lane_steps) for g in plan.groups] == [
+        (4, 20),
+        (4, 20),
+        (4, None),
+        (4, None),
+    ]
+    assert plan.seconds > 0 and plan.device_bytes > 0
+    data = sweep()
+    numbers = sum(int(data[name].notnull().sum()) for name in (*LABELS, "t"))
+    assert plan.record_bytes == pytest.approx(8 * numbers, rel=0.1)
+    table = str(plan)
+    assert "Published, 8-5-4, 10 samples" in table and "8 refused" in table
+    assert len(table.splitlines()) == 6
+
+
+def test_what_cannot_fit_is_refused_beforehand(monkeypatch):
+    sweep = lambda **options: ska.sweep(
+        NETWORK, start, inputs(), ska.Euler(0.1), t1=0.5, over=ska.grid(seed=range(4)), **options
+    )
+    (group,) = sweep(dry=True, at_once=4).groups
+    assert group.width == 4
+    monkeypatch.setattr(_plan, "available_bytes", lambda: group.device_bytes)
+    assert sweep(dry=True, at_once=4).groups[0].width < 4
+    monkeypatch.setattr(_plan, "available_bytes", lambda: 1000)
+    with pytest.raises(ValueError, match=r"Argument network must fit .* there are 1 kB"):
+        sweep()
+
+
+@pytest.mark.parametrize("at_once", [0, 1.5, True])
+def test_bad_numbers_of_lanes(untyped, at_once):
+    with pytest.raises(ValueError, match="Argument at_once must be a whole number"):
+        ska.sweep(NETWORK, start, inputs(), ska.Euler(0.1), t1=0.5, over=ska.grid(seed=[0]),
+                  at_once=at_once)  # fmt: skip
+
+
+def test_common_times(x64):
+    data = ska.sweep(
+        NETWORK, start, inputs(), lambda dt: ska.Euler(dt), t1=0.5,
+        over=ska.grid(dt=[0.25, 0.05, 0.0125], seed=range(2)),
+    )  # fmt: skip
+    common = ska.on_times(data)
+    assert common.sizes["time"] == 101 and common.entropy.dims == ("dt", "seed", "time", "layer")
+    assert float(common.time[-1]) == 0.5 and "record" not in common.dims
+    assert np.isfinite(common.entropy).all()
+    at = ska.on_times(data, data.t.sel(dt=0.05, seed=0).dropna("record").values)
+    fine = data.sel(dt=0.05, seed=1).dropna("record", subset=["entropy"])
+    np.testing.assert_allclose(at.entropy.sel(dt=0.05, seed=1), fine.entropy, rtol=1e-12)
+    # A cubic through four points is itself.
+    t = np.array([0.0, 0.1, 0.4, 1.0])
+    cubic = data.isel(dt=[0], seed=[0], record=slice(4)).assign_coords(
+        t=(("dt", "seed", "record"), t[None, None])
+    )
+    cubic["entropy"] = (cubic.entropy.dims, np.stack([t**3 - t, 2 * t**2], -1)[None, None])
+    between = ska.on_times(cubic, [0.2, 0.7, 1.5]).entropy.values[0, 0]
+    np.testing.assert_allclose(between[0], [0.2**3 - 0.2, 2 * 0.2**2], rtol=1e-12)
+    np.testing.assert_allclose(between[1], [0.7**3 - 0.7, 2 * 0.7**2], rtol=1e-12)
+    assert np.isnan(between[2]).all()
+    with pytest.raises(ValueError, match=re.escape("Argument times must be at least one time")):
+        ska.on_times(data, [0.2, 0.1])
+    with pytest.raises(ValueError, match="Argument data must be a sweep's dataset"):
+        ska.on_times(common)
