@@ -139,7 +139,8 @@ def legend_texts(legend):
 def test_public_names():
     assert set(plot.__all__) == {
         *("comparison", "convergence", "ensemble", "flow_against_knowledge", "heatmap", "history"),
-        *("invariance", "lagrangian_3d", "output_mean", "phase_portrait", "step_sizes"),
+        *("invariance", "lagrangian_3d", "output_mean", "phase_portrait", "predicted_times"),
+        *("separation", "step_sizes"),
         "tensor_net_against_knowledge",
         "work_precision",
     }
