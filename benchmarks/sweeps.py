@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray as xr
 from jax.sharding import Mesh
 from step import WIDTHS, measure, torch_published
 
@@ -224,7 +225,7 @@ def divided(axis: str, count: int) -> dict[str, Any]:
         case.network, lambda seed: case.start(seed), case.x, ska.Published(0.01), steps=50,
         over=ska.grid(seed=range(16)), devices=mesh, at_once=4 if axis == "lanes" else 1,
     )  # fmt: skip
-    assert not isinstance(data, ska.sweeps.Plan)
+    assert isinstance(data, xr.Dataset)
     worst = 0.0
     for seed in range(16):
         run = ska.simulate(
