@@ -122,7 +122,7 @@ class Adaptive(Method):
         tolerances = [getattr(controller, name, 1.0) for name in ("rtol", "atol")]
         if not is_traced(tolerances):
             require(
-                min(tolerances) >= 0 and max(tolerances) > 0,
+                bool(min(tolerances) >= 0 and max(tolerances) > 0),
                 "controller",
                 "have tolerances that are not negative, and not both 0",
                 f"they were rtol={tolerances[0]!r} and atol={tolerances[1]!r}",

@@ -27,6 +27,7 @@ from skajax.plot._ensemble import Runs, band_key, draw, is_ensemble, quantiles, 
 from skajax.plot._read import TENSOR_NETS, check_observable, one_run
 from skajax.plot._style import (
     CROSSING,
+    GREY,
     LINE_WIDTH,
     MINIMUM,
     TIMES,
@@ -89,7 +90,8 @@ def _against_knowledge(
     colours = ScalarMappable(Normalize(t[0], t[-1]), TIMES)
     for column, ax in enumerate(axes):
         many = found.values[..., column]
-        values = draw(ax, Z[:, column], many, color="0.75", linewidth=1.0, zorder=2).get_ydata()
+        line = {"color": GREY if len(many) > 1 else "0.75", "linewidth": 1.0, "zorder": 2}
+        values = draw(ax, Z[:, column], many, **line).get_ydata()
         dots = {"s": 13, "linewidth": 0, "cmap": TIMES, "norm": colours.norm}
         ax.scatter(Z[:, column], values, c=t, zorder=3, **dots)
         for mark, events in marks:
