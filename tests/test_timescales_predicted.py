@@ -5,9 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference as ref
+from scipy.optimize import brentq
+from scipy.special import shichi
 
 import skajax as ska
 from skajax.timescales import Size, linear, predict, spectrum
+from skajax.timescales._thin import taken
 
 LN2 = np.log(2)
 ALL = Size(samples=1000, modes=1000, neurons=1000)
@@ -54,17 +57,110 @@ def test_the_published_leading_rate():
     np.testing.assert_allclose(spectrum(x, 3).rates[0], 13.8, atol=0.05)
 
 
-@pytest.mark.parametrize("problem", [ref.SMALL, ref.DEEP], ids=lambda p: p.name)
-def test_with_nothing_left_out_it_is_the_network(problem, x64):
-    weights, x = problem.numpy()
-    weights = ref.to_skajax([(W / 10, b / 10) for W, b in weights])
-    x = jnp.asarray(x)
-    times = np.linspace(0, 6, 13)
-    found = predict(problem.network, weights, x, t=times, size=ALL)
-    method = ska.Adaptive(rtol=1e-9, atol=1e-11)
-    run = ska.simulate(problem.network, weights, x, method, 6.0, save_at=times)
+def test_with_nothing_left_out_it_is_the_network(x64):
+    weights, x = small(ref.SMALL, 0.1)
+    weights, x = ref.to_skajax(weights), jnp.asarray(x)
+    times = np.linspace(0, 10, 101)
+    found = predict(ref.SMALL.network, weights, x, t=times, size=ALL)
+    run = ska.simulate(
+        ref.SMALL.network, weights, x, ska.Adaptive(rtol=1e-9, atol=1e-11), 10.0, save_at=times
+    )
     for name in ("knowledge_norm", "flow_norm", "entropy"):
         np.testing.assert_allclose(getattr(found, name), getattr(run, name), rtol=5e-3)
+    rate = np.abs(run.entropy_rate).max()
+    np.testing.assert_allclose(found.entropy_rate, run.entropy_rate, atol=5e-3 * rate)
+    assert found.inside.all() and not found.spread.any()
+    for read, landmarks in (
+        (found.peak, ska.landmarks.peaks(run)),
+        (found.steepest, ska.landmarks.minima(run)),
+    ):
+        np.testing.assert_allclose(read, [mark.t for mark in landmarks], rtol=2e-2)
+    np.testing.assert_allclose(found.rates[1], (5 / 4 + 1) / (4 * LN2), rtol=1e-12)
+    # The bias's input is counted: 5 + 5 inputs of 4 + 5, on as many samples.
+    np.testing.assert_allclose(found.share, (5 * 5 + 5 * 3) / (4 * 5 + 5 * 3))
+
+
+def test_what_is_left_out_hardly_matters():
+    x = batch(300, 40, jnp.float32)
+    network = ska.mlp([160, 90])
+    weights = network.init(jax.random.key(0), x)
+    size = Size(samples=64, modes=16, neurons=48)
+    given, expected = (
+        jax.jit(lambda w: predict(network, w, x, size=size))(weights),
+        predict(network, None, x, size=size, draws=4),
+    )
+    run = ska.simulate(network, weights, x, ska.Adaptive(), 3.0, save_at=np.linspace(0, 3, 301))
+    peaks = [peak.t for peak in ska.landmarks.peaks(run)]
+    np.testing.assert_allclose(given.peak, peaks, rtol=0.05)
+    np.testing.assert_allclose(expected.peak, peaks, rtol=0.1)
+    assert (expected.spread > 0).all() and (expected.spread < 0.1 * expected.peak).all()
+    assert given.share < 0.3
+    # The curves too, of the whole network.
+    for name in ("knowledge_norm", "entropy"):
+        for layer in (0, 1):
+            curve = np.asarray(getattr(run, name))[:, layer]
+            seen = np.interp(given.t, run.t, curve)
+            inside = np.asarray(given.t) <= 3
+            apart = np.asarray(getattr(given, name))[inside, layer] - seen[inside]
+            assert np.abs(apart).max() < 0.05 * curve.max()
+
+
+def test_the_thinned_network_keeps_moments_and_amplitudes(x64):
+    x = batch(120, 10)
+    network = ska.mlp([70, 50], scale=0.3)
+    weights = network.init(jax.random.key(0), x)
+    size, known = Size(samples=40, modes=6, neurons=20), spectrum(x)
+    thin = jax.jit(taken, static_argnums=(0, 4))(network, weights, x, known, size)
+    np.testing.assert_allclose(
+        thin.x.T @ thin.x / 40, np.diag(known.rates[:6]) * 4 * LN2, rtol=1e-4, atol=1e-4
+    )
+    # Each neuron kept has its own amplitude: in the first layer that of the leading mode, ...
+    lead = known.directions[:, 0] @ jnp.concatenate([weights[0].W, weights[0].b[None]])
+    kept = np.asarray(thin.weights[0][0][0])
+    assert len(kept) == 20 and np.isin(kept.round(10), np.asarray(lead).round(10)).all()
+    # ... above it the mean knowledge, of the samples that were kept.
+    rows = np.argsort(known.modes[:, 0])[((np.arange(40) + 0.5) * 3).astype(int)]
+    Z, D = network.forward(weights, x[rows])
+    below = np.argsort(lead)[((np.arange(20) + 0.5) * 3.5).astype(int)]
+    W, b = thin.weights[1]
+    mean = np.sqrt(3.5) * np.asarray(D[0])[:, below].mean(axis=0) @ W + b
+    assert np.isin(np.asarray(mean).round(10), np.asarray(Z[1].mean(axis=0)).round(10)).all()
+    np.testing.assert_allclose(thin.norms, np.sqrt([3 * 3.5, 3 * 2.5]))
+
+
+def test_one_neuron_peaks_where_the_closed_form_has_it(x64):
+    # dz/dt = c z D' / ln 2 is largest at z tanh(z/2) = 1, and 1/D' = 2 + 2 cosh z: time is ln z + Chi(z).
+    x, W = 0.8, 0.1
+    c = x**2 + 1
+    passed = lambda z: np.log(z) + shichi(z)[1]
+    crest = brentq(lambda z: z * np.tanh(z / 2) - 1, 1, 2)
+    want = 2 * LN2 / c * (passed(crest) - passed(x * W))
+    ensemble = (ska.DenseWeights(jnp.array([[[W]], [[-W]]]), jnp.zeros((2, 1))),)
+    network = ska.mlp([1])
+    lane = lambda weights: predict(network, weights, jnp.array([[x]])).peak
+    np.testing.assert_allclose(jax.jit(jax.vmap(lane))(ensemble), want, rtol=5e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("network", {"network": "mlp"}),
+        ("weights", {"weights": ()}),
+        ("x", {"x": np.full((3, 4), np.nan)}),
+        ("spectrum", {"spectrum": spectrum(jnp.ones((2, 4)))}),
+        ("draws", {"draws": 0}),
+    ],
+)
+def test_arguments_that_do_not_fit(name, arguments, untyped):
+    given = {"network": ska.mlp([2]), "weights": None, "x": jnp.ones((3, 4))} | arguments
+    with pytest.raises(ValueError, match=f"Argument {name} must .*, but "):
+        predict(**given)
+    with pytest.raises(
+        ValueError, match="Argument rank must be None, or a whole number from 1 to 3"
+    ):
+        spectrum(jnp.ones((3, 4)), 4)
+    with pytest.raises(ValueError, match="Argument neurons must be a whole number, at least 1"):
+        Size(neurons=0)
 
 
 def small(problem, scale):
@@ -72,9 +168,8 @@ def small(problem, scale):
     return [(scale * W, scale * b) for W, b in weights], x
 
 
-def knowledge_apart(weights, x, start, t):
+def knowledge_apart(weights, x, network, t):
     """Relative to the reference's, of each layer's Z at t; and the largest |z| of any layer."""
-    network = ref.PROBLEMS[0].network if start is None else start
     found = linear(network, ref.to_skajax(weights), jnp.asarray(x), t)
     Z, _ = ref.forward(ref.solve(weights, x, [t])[0], x)
     apart = [

@@ -13,7 +13,7 @@ from scipy.optimize import brentq
 
 from skajax._checks import as_array, require, require_positive
 from skajax._types import Array, Bool, Count, Inputs, Key, PerLayer
-from skajax.layers import Dense, Paced
+from skajax.layers import Paced
 from skajax.network import Network, check_inputs
 from skajax.timescales._predict import Prediction, known_spectrum, prediction
 from skajax.timescales._spectrum import Spectrum
@@ -98,7 +98,7 @@ def design(
     require_positive("tolerance", tolerance, "a relative tolerance")
     size = Size() if size is None else size
     known = known_spectrum(x, spectrum, size)
-    keys = jax.random.split(jax.random.key(0) if key is None else key, draws)
+    key = jax.random.key(0) if key is None else key
 
     scales = np.asarray([layer.scale for layer in layers])
     rates = np.asarray(pace(network, x.dtype), float)
@@ -116,10 +116,10 @@ def design(
         tried += 1
         pair = (trial, rates) if by == "scale" else (scales, trial)
         s, r = (jnp.asarray(numbers, x.dtype) for numbers in pair)
-        return _look(network, s, r, x, known, keys, size)
+        return _look(network, s, r, x, known, key, draws, size)
 
     found = look(values)
-    for layer, time in enumerate(wanted):
+    for layer, time in enumerate(map(float, wanted)):
         slope = -1 / float(found.rates[layer]) if by == "scale" else None
 
         def late(log: float, layer: int = layer, time: float = time) -> float:
@@ -162,7 +162,7 @@ def _solve(late: Callable[[float], float], log: float, time: float, slope: float
         step = max(-6.0, min(6.0, step))
         there = log + (1.25 * step if abs(step) > 0.05 else math.copysign(0.1, here))
         if look(there) * here <= 0:
-            root: Any = brentq(look, log, there, xtol=1e-6, rtol=1e-6, maxiter=30, disp=False)
+            root: Any = brentq(look, log, there, xtol=1e-6, maxiter=30, disp=False)
             seen.setdefault(root, look(root))
             break
         log, here = there, look(there)
@@ -176,10 +176,12 @@ def _look(
     rates: PerLayer,
     x: Array,
     known: Spectrum,
-    keys: Key,
+    key: Key,
+    draws: int,
     size: Size,
 ) -> Prediction:
-    thins = jax.vmap(lambda key: drawn(network, scales, key, x, known, size))(keys)
+    keys = jax.random.split(key, draws)
+    thins = jax.vmap(lambda k: drawn(network, scales, k, x, known, size))(keys)
     lanes = jnp.broadcast_to(rates[None], thins.pace.shape)
     thins = eqx.tree_at(lambda thin: thin.pace, thins, lanes)
     return prediction(network, thins, x, known, None)
@@ -187,14 +189,13 @@ def _look(
 
 def _designed(network: Network, values: np.ndarray, by: str) -> Network:
     layers = []
-    for layer, value in zip(network.layers, map(float, values), strict=True):
+    dense = dense_layers(network)
+    for layer, plain, value in zip(network.layers, dense, map(float, values), strict=True):
+        scaled = dataclasses.replace(plain, scale=value)
         if by == "rate":
-            layers.append(Paced(layer.layer if isinstance(layer, Paced) else layer, value))
-        elif isinstance(layer, Paced):
-            layers.append(Paced(dataclasses.replace(layer.layer, scale=value), layer.rate))
+            layers.append(Paced(plain, value))
         else:
-            assert isinstance(layer, Dense)
-            layers.append(dataclasses.replace(layer, scale=value))
+            layers.append(Paced(scaled, layer.rate) if isinstance(layer, Paced) else scaled)
     return Network(tuple(layers))
 
 

@@ -83,18 +83,12 @@ def schedule(
     thins = thinned(network, weights, x, known, key, draws, size)
     rates = rates_of(network, thins, x, known)
 
-    longest, reached = 16 / jnp.min(rates), False
-    for _ in range(ATTEMPTS):
-        times, entropy = _entropy(thins, rates, longest)
-        left = np.asarray(entropy.sum(axis=1), float)
-        below = np.flatnonzero(left <= entropy_fraction * left[0])
-        reached = below.size > 0
-        if reached:
-            break
-        longest = LONGER * longest
-    t = np.asarray(times, float)
+    t, entropy = _fallen(thins, rates, entropy_fraction)
+    left = entropy.sum(axis=1)
+    below = np.flatnonzero(left <= entropy_fraction * left[0])
+    reached = below.size > 0
     T = _crossing(t, left, entropy_fraction * left[0], int(below[0])) if reached else float(t[-1])
-    each = [np.interp(T, t, column) for column in np.asarray(entropy, float).T]
+    each = [np.interp(T, t, column) / column[0] for column in entropy.T]
     per_dt = float(jnp.max(_error_per_dt(thins, rates, jnp.asarray(T, x.dtype))))
     dt = min(accuracy / per_dt, COARSEST / float(jnp.max(rates)), T)
     K = math.ceil(T / dt - 1e-9)
@@ -105,8 +99,19 @@ def schedule(
         K=K,
         reached=jnp.asarray(reached),
         error_per_dt=number(per_dt),
-        entropy_fraction=number(np.array(each)) / entropy[0],
+        entropy_fraction=number(np.array(each)),
     )
+
+
+def _fallen(thins: Thin, rates: PerLayer, fraction: float) -> tuple[np.ndarray, np.ndarray]:
+    """Times and each layer's entropy, until all together have the fraction, or for as long as is looked."""
+    longest, tries = 16 / jnp.min(rates), 1
+    while True:
+        times, entropy = _entropy(thins, rates, longest)
+        t, found = np.asarray(times, float), np.asarray(entropy, float)
+        if found[-1].sum() <= fraction * found[0].sum() or tries == ATTEMPTS:
+            return t, found
+        longest, tries = LONGER * longest, tries + 1
 
 
 @eqx.filter_jit

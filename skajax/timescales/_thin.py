@@ -21,9 +21,9 @@ from skajax.timescales._spectrum import Spectrum
 class Size:
     """How many of each are kept, at most. Where there are no more, nothing is left out."""
 
-    samples: int = 256
-    modes: int = 64
-    neurons: int = 32
+    samples: int = 128
+    modes: int = 32
+    neurons: int = 64
     """Of each layer."""
 
     def __post_init__(self) -> None:
@@ -172,18 +172,14 @@ def _samples(
     points = known.coordinates[rows, :modes]
     if rows.shape[0] == x.shape[0]:
         return rows, points
-    # The leading modes' second moments over the samples kept are made those over all.
-    few = min(LEADING, modes)
-    lead = points[:, :few]
-    moments = lead.T @ lead / lead.shape[0]
-    want = jnp.mean(known.coordinates[:, :few] ** 2, axis=0)
-    ridge = 1e-6 * moments[0, 0] * jnp.eye(few, dtype=x.dtype)
+    # Second moments over the samples kept are made those over all: growth is exact while |z| is small.
+    moments = points.T @ points / points.shape[0]
+    want = jnp.mean(known.coordinates[:, :modes] ** 2, axis=0)
+    # Where fewer samples than modes are kept, or modes are 0, there is no more to match than there is.
+    ridge = 1e-6 * moments[0, 0] * jnp.eye(modes, dtype=x.dtype)
     root = jnp.linalg.cholesky(moments + ridge)
-    turned = jax.scipy.linalg.solve_triangular(root, lead.T, lower=True).T
-    return rows, points.at[:, :few].set(turned * jnp.sqrt(want)[None, :])
-
-
-LEADING = 16
+    turned = jax.scipy.linalg.solve_triangular(root, points.T, lower=True).T
+    return rows, turned * jnp.sqrt(want)[None, :]
 
 
 def _every(order: Int[Array, " all"], most: int) -> Int[Array, " kept"]:

@@ -1,0 +1,136 @@
+"""Layers in a time of their own, designs and schedules: against the equations and against runs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference as ref
+
+import skajax as ska
+from skajax.timescales import design, linear, schedule, spectrum
+
+X = np.random.default_rng(0).uniform(size=(12, 5))
+NETWORK = ska.mlp([8, 6], scale=0.02)
+METHOD = ska.Adaptive(rtol=1e-6, atol=1e-8)
+
+
+def paced(rates, widths, scale=0.02):
+    return ska.Network(
+        tuple(
+            ska.Paced(ska.Dense(n, scale=scale), rate)
+            for n, rate in zip(widths, rates, strict=True)
+        )
+    )
+
+
+def test_a_paced_layer_moves_at_its_rate(x64):
+    rates, (start, x) = (3.0, 0.5), ref.SMALL.numpy()
+    network = paced(rates, (5, 3))
+    weights = tuple(
+        layer.paced(w) for layer, w in zip(network.layers, ref.to_skajax(start), strict=True)
+    )
+    run = ska.simulate(network, weights, jnp.asarray(x), ska.Euler(0.1), steps=5)
+    want = start
+    for _ in range(5):
+        want = [
+            (W + 0.1 * r * Wdot, b + 0.1 * r * bdot)
+            for (W, b), (Wdot, bdot), r in zip(want, ref.flow(want, x), rates, strict=True)
+        ]
+    Z, _ = ref.forward(want, x)
+    for got, z in zip(run.final.Z, Z, strict=True):
+        np.testing.assert_allclose(got, z, rtol=1e-12)
+    plain = [layer.plain(w) for layer, w in zip(network.layers, run.final.weights, strict=True)]
+    for got, (W, b) in zip(plain, want, strict=True):
+        np.testing.assert_allclose(got.W, W, rtol=1e-11)
+        np.testing.assert_allclose(got.b, b, rtol=1e-11)
+
+
+def test_a_paced_layer_begins_where_the_dense_one_does(x64):
+    x = jnp.asarray(X)
+    dense, slow = ska.mlp([8]), paced([0.25], [8], scale=0.01)
+    Z, _ = dense.forward(dense.init(jax.random.key(1), x), x)
+    Z_slow, _ = slow.forward(slow.init(jax.random.key(1), x), x)
+    np.testing.assert_allclose(Z_slow[0], Z[0], rtol=1e-12)
+
+
+def test_the_linear_solution_of_paced_layers(x64):
+    x = jnp.asarray(X)
+    network = paced((2.0, 0.5), (8, 6), scale=1e-5)
+    weights = network.init(jax.random.key(0), x)
+    found = linear(network, weights, x, 2.0)
+    run = ska.simulate(network, weights, x, ska.Adaptive(rtol=1e-11, atol=1e-16), 2.0)
+    for got, z in zip(found.Z, run.final.Z, strict=True):
+        assert np.abs(z).max() < 1e-3
+        np.testing.assert_allclose(got, z, rtol=0, atol=2e-6 * np.linalg.norm(z))
+
+
+@pytest.mark.parametrize("rate", [0, -1.0, np.inf, "fast"])
+def test_a_pace_that_is_none(rate, untyped):
+    with pytest.raises(ValueError, match="Argument rate must be a positive, finite number, but"):
+        ska.Paced(ska.Dense(3), rate)
+    with pytest.raises(ValueError, match="Argument layer must be a dense layer, but"):
+        ska.Paced("layer")
+
+
+@pytest.mark.parametrize("by", ["scale", "rate"])
+def test_a_design_peaks_where_it_was_to(by):
+    x = jnp.asarray(X, jnp.float32)
+    times = (4.0, 5.0)
+    found = design(NETWORK, x, times, by=by, draws=2)
+    assert found.succeeded and found.tried < 40
+    np.testing.assert_allclose(found.prediction.peak, times, rtol=1e-2)
+    assert str(found).startswith(f"layer 1: {float(found.values[0]):.4g} for a peak at t = ")
+    # Nothing was thinned out: what is left is the spread over the seeds.
+    peaks = []
+    for seed in range(8):
+        weights = found.network.init(jax.random.key(seed), x)
+        run = ska.simulate(found.network, weights, x, METHOD, 10.0)
+        peaks.append([peak.t for peak in ska.landmarks.peaks(run)])
+    np.testing.assert_allclose(np.mean(peaks, axis=0), times, rtol=0.1)
+
+
+def test_a_time_out_of_reach_is_said():
+    x = jnp.asarray(X, jnp.float32)
+    found = design(ska.mlp([8], scale=0.02), x, 1e-4, draws=1)
+    assert not found.succeeded
+    assert "not at 0.0001: no value that was tried makes it" in str(found)
+
+
+@pytest.mark.parametrize("fraction", [0.6, 0.2])
+def test_a_schedule_reaches_the_fraction_at_the_accuracy(fraction, x64):
+    x = jnp.asarray(X)
+    weights = NETWORK.init(jax.random.key(3), x)
+    found = schedule(NETWORK, x, fraction, accuracy=0.02, weights=weights)
+    assert found.reached
+    np.testing.assert_allclose(found.K * found.dt, found.T, rtol=1e-12)
+    run = ska.simulate(NETWORK, weights, x, ska.Euler(found.dt), steps=found.K)
+    exact = ska.simulate(NETWORK, weights, x, METHOD, found.T, save_at="end")
+    start = ska.simulate(NETWORK, weights, x, ska.Euler(found.dt), steps=1).entropy[0]
+    # Nothing is thinned out: the exact run has the fraction, to the solver's and records' accuracy.
+    np.testing.assert_allclose(exact.entropy[-1].sum() / start.sum(), fraction, rtol=1e-2)
+    np.testing.assert_allclose(exact.entropy[-1] / start, found.entropy_fraction, rtol=2e-2)
+    errors = [
+        np.linalg.norm(a - b) / np.linalg.norm(b)
+        for a, b in zip(run.final.Z, exact.final.Z, strict=True)
+    ]
+    # Of first order in dt: its square is left out.
+    np.testing.assert_allclose(max(errors), found.error_per_dt * found.dt, rtol=0.15)
+    assert max(errors) < 1.15 * 0.02
+
+
+@pytest.mark.parametrize(
+    ("function", "name", "arguments"),
+    [
+        (design, "times", {"times": -1.0}),
+        (design, "times", {"times": [1.0, 2.0, 3.0]}),
+        (design, "by", {"times": 1.0, "by": "luck"}),
+        (design, "tolerance", {"times": 1.0, "tolerance": 0.0}),
+        (design, "spectrum", {"times": 1.0, "spectrum": spectrum(jnp.ones((3, 2)))}),
+        (schedule, "entropy_fraction", {"entropy_fraction": 1.0}),
+        (schedule, "accuracy", {"accuracy": -0.1}),
+        (schedule, "weights", {"weights": ()}),
+    ],
+)
+def test_arguments_that_do_not_fit(function, name, arguments, untyped):
+    with pytest.raises(ValueError, match=f"Argument {name} must .*, but "):
+        function(NETWORK, jnp.asarray(X, jnp.float32), **arguments)
