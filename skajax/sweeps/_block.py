@@ -293,13 +293,14 @@ class _Steps:
 
     def _go(self, piece: _Piece) -> list[_Piece]:
         """Advance until some lanes are through; what is left of the block, in powers of two."""
-        members, taken, moving = piece.members, piece.taken, piece.moving
+        members, fixed, moving, taken = piece
+        del piece  # or what its lanes began with would stay until they end
         places = {n: members.index(n) for n in members}  # one for each, where some fill up
         through: set[int] = set()
         while not through:
             ahead = min(self.counts[n] for n in members) - taken
             size = min(CHUNK, ahead) or 1  # the last only looks at the end
-            chunk = advance(piece.fixed, moving, self.rule, jnp.asarray(size), self.mesh)
+            chunk = advance(fixed, moving, self.rule, jnp.asarray(size), self.mesh)
             good, stop, at = jax.device_get((chunk.good, chunk.stop, chunk.at))
             records = jax.tree.map(np.asarray, chunk.records)
             for n, place in places.items():
@@ -327,7 +328,7 @@ class _Steps:
             some, left = _filled(left[:width], self.devices), left[width:]
             which = [places[n] for n in some]
             moved = _placed(_pick(moving, which), self.mesh)
-            pieces.append(_Piece(some, piece.fixed.pick(which, self.mesh), moved, taken))
+            pieces.append(_Piece(some, fixed.pick(which, self.mesh), moved, taken))
         return pieces
 
     def _end(

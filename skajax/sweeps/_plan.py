@@ -274,13 +274,17 @@ def _bytes(spec: Spec, mesh: Mesh | None) -> tuple[int, int]:
 
 
 def _arrays(method: Method) -> tuple[float | int, float]:
-    """How many arrays like a lane's weights, and like its Z, a step needs: what XLA plans, on a CPU."""
+    """How many arrays like a lane's weights, and like its Z, a block holds.
+
+    What XLA plans for its program, on a CPU; and the weights that it began with, once in a block whose
+    program reads them throughout, otherwise twice.
+    """
     if isinstance(method, Adaptive):
         stages = getattr(getattr(method.solver, "tableau", None), "num_stages", 1)
-        return 2 * stages + 7, 2.5
+        return 2 * stages + 7 + 1, 2.5
     if isinstance(method, Published):
-        return 4, 11.0
-    return (4, 6.0) if isinstance(method, Euler) else (8, 6.0)
+        return 4 + 2, 11.0
+    return (4 + 2, 6.0) if isinstance(method, Euler) else (8 + 2, 6.0)
 
 
 def _records(spec: Spec) -> int:

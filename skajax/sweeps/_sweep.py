@@ -65,7 +65,8 @@ def sweep(
             over=grid(dt=[0.02, 0.01], seed=range(16)),
         )
 
-    A list of methods is an axis by itself, ``method``. Lanes that share their shapes go together, and
+    A list of methods is an axis by itself, ``method`` (in xarray's words, ``.sel({"method": "Euler"})``:
+    its ``sel`` has an argument of that name). Lanes that share their shapes go together, and
     each makes the steps of its own run, none more: where lanes of a block have different lengths,
     those that are at their end leave it (adaptive ones are put beside others of about as many
     steps). On a processor that one lane keeps busy they go one by one, and each *is* its
