@@ -77,3 +77,19 @@ def compilations():
             jax.monitoring.unregister_event_duration_listener(listen)
 
     return listening
+
+
+@pytest.fixture(scope="module")
+def template():
+    """A real run of two layers in double precision, to be given other records."""
+    import reference as ref
+
+    import skajax as ska
+
+    before = jax.config.read("jax_enable_x64")
+    jax.config.update("jax_enable_x64", True)
+    try:
+        network, weights, x = ref.SMALL.arrays()
+        return ska.simulate(network, weights, x, ska.Euler(0.1), steps=3)
+    finally:
+        jax.config.update("jax_enable_x64", before)

@@ -10,10 +10,10 @@ import pytest
 import reference as ref
 from hypothesis import given
 from hypothesis import strategies as st
+from synthetic import synthetic as records
 
 import skajax as ska
 from skajax import landmarks
-from skajax.observables import LABELS
 
 EVEN = np.linspace(0, 2, 21)
 UNEVEN = np.array([0, 0.1, 0.15, 0.4, 0.5, 0.8, 1.1, 1.2, 1.7, 2.0])
@@ -25,23 +25,9 @@ def double(x64):
     """Double precision for all tests of this file."""
 
 
-@pytest.fixture(scope="module")
-def template():
-    """A real run, to be given other records."""
-    jax.config.update("jax_enable_x64", True)
-    try:
-        network, weights, x = ref.SMALL.arrays()
-        return ska.simulate(network, weights, x, ska.Euler(0.1), steps=3)
-    finally:
-        jax.config.update("jax_enable_x64", False)
-
-
 def synthetic(template, t, **observables):
-    """The template with times t, ‖Z‖ = 10 + t, and the observables given: a column a layer."""
-    columns = {name: [np.ones_like(t)] * (3 if name == "output_mean" else 2) for name in LABELS}
-    columns |= {"knowledge_norm": [10 + t, 20 + t]} | observables
-    made = {name: jnp.asarray(np.stack(series, axis=1)) for name, series in columns.items()}
-    return dataclasses.replace(template, t=jnp.asarray(t), **made)
+    """‖Z‖ = 10 + t, and the observables given."""
+    return records(template, t, **{"knowledge_norm": [10 + t, 20 + t]} | observables)
 
 
 def parabola(t, peak, height, curvature=-3.0):

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 from scipy.special import expit
+from synthetic import synthetic
 
 import skajax as ska
 from skajax import timescales
-from skajax.observables import LABELS
 
 FINE = np.linspace(0, 2, 2001)
 
@@ -23,24 +23,6 @@ FINE = np.linspace(0, 2, 2001)
 @pytest.fixture(autouse=True)
 def double(x64):
     """Double precision for all tests of this file."""
-
-
-@pytest.fixture(scope="module")
-def template():
-    """A real run of two layers, to be given other records."""
-    jax.config.update("jax_enable_x64", True)
-    try:
-        network, weights, x = ref.SMALL.arrays()
-        return ska.simulate(network, weights, x, ska.Euler(0.1), steps=3)
-    finally:
-        jax.config.update("jax_enable_x64", False)
-
-
-def synthetic(template, t, **observables):
-    """The template with times t and the observables given, a column a layer; all else is 1."""
-    columns = {name: [np.ones_like(t)] * (3 if name == "output_mean" else 2) for name in LABELS}
-    made = {name: jnp.asarray(np.stack(s, axis=1)) for name, s in (columns | observables).items()}
-    return dataclasses.replace(template, t=jnp.asarray(t), **made)
 
 
 def one(data, definition, layer=None):

@@ -125,7 +125,8 @@ def predict(
         key = jax.random.key(0)
     if t is not None:
         t = jnp.asarray(as_array("t", t), x.dtype)
-    return _predict(network, weights, x, known, key, draws, t, size)
+    thins = thinned(network, weights, x, known, key, draws, size)
+    return prediction(network, thins, x, known, t)
 
 
 def known_spectrum(x: Array, known: Spectrum | None, size: Size) -> Spectrum:
@@ -141,20 +142,6 @@ def known_spectrum(x: Array, known: Spectrum | None, size: Size) -> Spectrum:
         f"its modes are of {known.modes.shape[0]} samples and {known.directions.shape[0] - 1} inputs",
     )
     return known
-
-
-def _predict(
-    network: Network,
-    weights: Weights | None,
-    x: Array,
-    known: Spectrum,
-    key: Key,
-    draws: int,
-    t: TimeSeries | None,
-    size: Size,
-) -> Prediction:
-    thins = thinned(network, weights, x, known, key, draws, size)
-    return prediction(network, thins, x, known, t)
 
 
 @eqx.filter_jit
