@@ -49,7 +49,7 @@ Weights: TypeAlias = tuple[PyTree[Float[Array, "..."]], ...]
 Tensors: TypeAlias = tuple[Float[Array, "*times samples _"], ...]
 
 PerLayer: TypeAlias = Float[Array, " layers"]
-SaveTimes: TypeAlias = Float[ArrayLike, " saves"] | Sequence[float]
+SaveTimes: TypeAlias = Float[ArrayLike, " saves"] | Sequence[float | int]
 TimeSeries: TypeAlias = Float[Array, "*times"]
 LayerSeries: TypeAlias = Float[Array, "*times layers"]
 OutputSeries: TypeAlias = Float[Array, "*times outputs"]

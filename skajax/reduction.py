@@ -98,7 +98,7 @@ class Rows(NamedTuple):
 
 def find(
     network: Network, weights: Weights, x: Inputs, effort: Literal["auto", "full"] = "auto"
-) -> tuple[RowSpace, Weights, Inputs] | None:
+) -> tuple[RowSpace, Weights, Float[Array | np.ndarray, "samples rank"]] | None:
     """The row space of x, and weights and inputs reduced to it; None if there is nothing to gain.
 
     See :func:`rows`, which looks at x alone.
