@@ -43,7 +43,7 @@ class Network:
         weights = []
         for index, layer in enumerate(self.layers):
             weights.append(layer.init(jax.random.fold_in(key, index), inputs))
-            inputs = jax.eval_shape(layer.knowledge, weights[-1], inputs)
+            inputs = _outputs(layer, inputs.shape, inputs.dtype)
         return tuple(weights)
 
     def forward(self, weights: Weights, x: Inputs) -> tuple[Tensors, Tensors]:
@@ -63,6 +63,13 @@ class Network:
 def _running(layer: Layer) -> Layer:
     # Not of a class made from it, whose knowledge may depend on whatever it likes.
     return layer.running() if type(layer) is Dense else layer
+
+
+@functools.lru_cache
+def _outputs(layer: Layer, shape: tuple[int, ...], dtype: np.dtype) -> Any:
+    """Shape and dtype of a layer's knowledge."""
+    x = jax.ShapeDtypeStruct(shape, dtype)
+    return jax.eval_shape(layer.knowledge, jax.eval_shape(layer.init, jax.random.key(0), x), x)
 
 
 def mlp(

@@ -316,8 +316,8 @@ class _Steps:
                 if held or looks:
                     through.add(n)
                     verdict = jax.tree.map(lambda leaf, p=place: leaf[p], stop) if held else None
-                    carry = chunk.carry if held else moving[0]
-                    last = jax.tree.map(lambda leaf, p=place: leaf[p], carry.weights)
+                    ends = (chunk.carry if held else moving[0]).weights
+                    last = jax.tree.map(lambda leaf, p=place: leaf[p], ends) if self.final else None
                     self._end(n, part, taken + kept - 1 if held else taken, verdict, last)
                 else:
                     self.parts[n].append(part)
@@ -332,9 +332,9 @@ class _Steps:
         return pieces
 
     def _end(
-        self, n: int, last: Record, taken: int, verdict: Verdict | None, weights: Weights
+        self, n: int, last: Record, taken: int, verdict: Verdict | None, weights: Weights | None
     ) -> None:
-        """What a lane comes to."""
+        """What a lane comes to; with the state of its last weights, if they are given."""
         parts, self.parts[n] = self.parts[n], []
         if verdict is not None or self.records_end:
             parts = [*parts, last]
@@ -342,9 +342,9 @@ class _Steps:
         t, code, layer, rule = last.t[-1], COMPLETED, 0, -1
         if verdict is not None:
             code, layer, rule = STOPPED, int(verdict.layer), int(verdict.rule)
-        state: Any = (
-            end_state(self.lanes[n].problem, weights, jnp.asarray(t)) if self.final else None
-        )
+        state: Any = None
+        if weights is not None:
+            state = end_state(self.lanes[n].problem, weights, jnp.asarray(t))
         self.ended[n] = Evolution(
             records.t, records.observables, state,
             Stats(evaluations=taken, steps=taken, rejected=0),

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -251,9 +252,13 @@ def _name(spec: Spec) -> str:
 
 
 def _knowledge(spec: Spec) -> Any:
-    weights = expected_weights(spec.network, spec.x.shape, spec.x.dtype)
-    x = jax.ShapeDtypeStruct(spec.x.shape, spec.x.dtype)
-    return jax.eval_shape(spec.network.forward, weights, x)[0]
+    return _shapes(spec.network, spec.x.shape, spec.x.dtype)
+
+
+@lru_cache
+def _shapes(network: Network, shape: tuple[int, ...], dtype: np.dtype) -> Any:
+    weights = expected_weights(network, shape, dtype)
+    return jax.eval_shape(network.forward, weights, jax.ShapeDtypeStruct(shape, dtype))[0]
 
 
 def _bytes(spec: Spec, mesh: Mesh | None) -> tuple[int, int]:
