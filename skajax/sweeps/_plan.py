@@ -271,7 +271,8 @@ def _bytes(spec: Spec, mesh: Mesh | None) -> tuple[int, int]:
     parts = 1 if mesh is None else mesh.size // devices_of(mesh)
     activations = samples * sum(z.shape[1] for z in _knowledge(spec)) // parts
     shared = samples * _inputs(spec)[1] // parts
-    outside = 0 if spec.rows is None else whole - weights
+    # What lies outside of the row space is there for the lane and for its block, beside what it is of.
+    outside = 0 if spec.rows is None else 2 * (whole - weights) + whole
     copies, slices = _arrays(spec.method)
     each = int(copies * weights + slices * activations) + outside
     records = CHUNK if spec.steps is not None else _rows(spec)
