@@ -20,20 +20,15 @@ def sklearn(name: str) -> Labelled:
     have different units: each is scaled by its own range, so that its least value is 0 and its largest 1.
 
     Returns ``(x, y)``: x float32 of shape (samples, features), y int32; within a class, in
-    scikit-learn's order. Needs scikit-learn: ``pip install "skajax[sklearn]"``.
+    scikit-learn's order.
 
-    Raises ValueError for another name, and ImportError where scikit-learn is missing.
+    Raises ValueError for another name.
 
     Source: E. Alpaydin and C. Kaynak; W. Wolberg et al.; S. Aeberhard and M. Forina; R. A. Fisher, by way
     of the UCI Machine Learning Repository, and F. Pedregosa et al., JMLR 12 (2011) 2825-2830.
     """
     require(name in SETS, "name", f"be one of {list(SETS)}", f"it was {name!r}")
-    try:
-        datasets = importlib.import_module("sklearn.datasets")
-    except ImportError as error:
-        raise ImportError(
-            'data.sklearn needs scikit-learn: pip install "skajax[sklearn]"'
-        ) from error
+    datasets = importlib.import_module("sklearn.datasets")  # slow to import
     values, labels = getattr(datasets, f"load_{name}")(return_X_y=True)
     order = np.argsort(labels, kind="stable")
     x, largest = np.asarray(values, np.float64)[order], SETS[name]

@@ -113,10 +113,7 @@ def predict(
     dense_layers(network)
     x = as_array("x", x)
     check_inputs(x)
-    if weights is not None:
-        given: Weights = jax.tree.map(lambda leaf: as_array("weights", leaf), weights)
-        check_weights(network, given, x)
-        weights = given
+    weights = checked_weights(network, weights, x)
     size = Size() if size is None else size
     known = known_spectrum(x, spectrum, size)
     whole = isinstance(draws, int) and not isinstance(draws, bool) and draws >= 1
@@ -127,6 +124,15 @@ def predict(
         t = jnp.asarray(as_array("t", t), x.dtype)
     thins = thinned(network, weights, x, known, key, draws, size)
     return prediction(network, thins, x, known, t)
+
+
+def checked_weights(network: Network, weights: Weights | None, x: Array) -> Weights | None:
+    """Weights as arrays of JAX's, if they are given and fit the network."""
+    if weights is None:
+        return None
+    given: Weights = jax.tree.map(lambda leaf: as_array("weights", leaf), weights)
+    check_weights(network, given, x)
+    return given
 
 
 def known_spectrum(x: Array, known: Spectrum | None, size: Size) -> Spectrum:

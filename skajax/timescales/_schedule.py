@@ -10,8 +10,8 @@ import numpy as np
 
 from skajax._checks import as_array, require, require_positive
 from skajax._types import Array, Bool, Float, Inputs, Key, PerLayer, Scalar, TimeSeries, Weights
-from skajax.network import Network, check_inputs, check_weights
-from skajax.timescales._predict import known_spectrum, rates_of, thinned
+from skajax.network import Network, check_inputs
+from skajax.timescales._predict import checked_weights, known_spectrum, rates_of, thinned
 from skajax.timescales._reduced import Thin, end_of_euler, solve
 from skajax.timescales._spectrum import Spectrum
 from skajax.timescales._thin import Size
@@ -73,10 +73,7 @@ def schedule(
     fits = isinstance(entropy_fraction, float | int) and 0 < entropy_fraction < 1
     require(fits, "entropy_fraction", "lie inside (0, 1)", f"it was {entropy_fraction!r}")
     require_positive("accuracy", accuracy, "a relative error")
-    if weights is not None:
-        given: Weights = jax.tree.map(lambda leaf: as_array("weights", leaf), weights)
-        check_weights(network, given, x)
-        weights = given
+    weights = checked_weights(network, weights, x)
     size = Size() if size is None else size
     known = known_spectrum(x, spectrum, size)
     key = jax.random.key(0) if key is None else key
