@@ -10,7 +10,7 @@ from scipy.special import shichi
 
 import skajax as ska
 from skajax.timescales import Size, linear, predict, spectrum
-from skajax.timescales._thin import taken
+from skajax.timescales._thin import stack_of, taken
 
 LN2 = np.log(2)
 ALL = Size(samples=1000, modes=1000, neurons=1000)
@@ -110,7 +110,7 @@ def test_the_thinned_network_keeps_moments_and_amplitudes(x64):
     network = ska.mlp([70, 50], scale=0.3)
     weights = network.init(jax.random.key(0), x)
     size, known = Size(samples=40, modes=6, neurons=20), spectrum(x)
-    thin = jax.jit(taken, static_argnums=(0, 4))(network, weights, x, known, size)
+    thin = jax.jit(taken, static_argnums=4)(stack_of(network, x.dtype), weights, x, known, size)
     np.testing.assert_allclose(
         thin.x.T @ thin.x / 40, np.diag(known.rates[:6]) * 4 * LN2, rtol=1e-4, atol=1e-4
     )

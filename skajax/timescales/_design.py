@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.optimize import brentq
@@ -15,9 +14,9 @@ from skajax._checks import as_array, require, require_positive
 from skajax._types import Array, Bool, Count, Inputs, Key, PerLayer
 from skajax.layers import Paced
 from skajax.network import Network, check_inputs
-from skajax.timescales._predict import Prediction, known_spectrum, prediction
+from skajax.timescales._predict import Prediction, known_spectrum, prediction, thinned
 from skajax.timescales._spectrum import Spectrum
-from skajax.timescales._thin import Size, dense_layers, drawn, pace
+from skajax.timescales._thin import Size, dense_layers, stack_of
 
 STEPS = 12
 """How far the other side of a wanted time is looked for."""
@@ -98,11 +97,9 @@ def design(
     require_positive("tolerance", tolerance, "a relative tolerance")
     size = Size() if size is None else size
     known = known_spectrum(x, spectrum, size)
-    key = jax.random.key(0) if key is None else key
 
-    scales = np.asarray([layer.scale for layer in layers])
-    rates = np.asarray(pace(network, x.dtype), float)
-    values = (scales if by == "scale" else rates).astype(float)
+    stack = stack_of(network, x.dtype)
+    values = np.asarray(stack.scales if by == "scale" else stack.pace, float)
     require(
         by == "rate" or bool((values > 0).all()),
         "network",
@@ -114,9 +111,9 @@ def design(
     def look(trial: np.ndarray) -> Prediction:
         nonlocal tried
         tried += 1
-        pair = (trial, rates) if by == "scale" else (scales, trial)
-        s, r = (jnp.asarray(numbers, x.dtype) for numbers in pair)
-        return _look(network, s, r, x, known, key, draws, size)
+        number = jnp.asarray(trial, x.dtype)
+        changed = eqx.tree_at(lambda s: s.scales if by == "scale" else s.pace, stack, number)
+        return prediction(thinned(changed, None, x, known, key, draws, size), changed, x, None)
 
     found = look(values)
     for layer, time in enumerate(map(float, wanted)):
@@ -167,24 +164,6 @@ def _solve(late: Callable[[float], float], log: float, time: float, slope: float
             break
         log, here = there, look(there)
     return min(seen, key=lambda tried: abs(seen[tried]))
-
-
-@eqx.filter_jit
-def _look(
-    network: Network,
-    scales: PerLayer,
-    rates: PerLayer,
-    x: Array,
-    known: Spectrum,
-    key: Key,
-    draws: int,
-    size: Size,
-) -> Prediction:
-    keys = jax.random.split(key, draws)
-    thins = jax.vmap(lambda k: drawn(network, scales, k, x, known, size))(keys)
-    lanes = jnp.broadcast_to(rates[None], thins.pace.shape)
-    thins = eqx.tree_at(lambda thin: thin.pace, thins, lanes)
-    return prediction(network, thins, x, known, None)
 
 
 def _designed(network: Network, values: np.ndarray, by: str) -> Network:

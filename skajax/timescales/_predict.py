@@ -17,17 +17,18 @@ from skajax._types import (
     Key,
     PerLayer,
     SaveTimes,
+    Scalar,
     TimeSeries,
     Weights,
 )
 from skajax.network import Network, check_inputs, check_weights
-from skajax.timescales._reduced import Curves, Thin, growth_rates, observe, solve
+from skajax.timescales._reduced import Curves, Thin, observe, solve
 from skajax.timescales._spectrum import Spectrum, spectrum
-from skajax.timescales._thin import Size, dense_layers, drawn, taken
+from skajax.timescales._thin import Size, Stack, dense_layers, drawn, plain, stack_of, taken
 
-RECORDS = 64
+RECORDS = 48
 """Instants at which the reduced model is looked at."""
-REACH = 2.5
+REACH = 1.75
 """They lie within so many times the time that a layer needs to saturate if it grows as at first."""
 SATURATED = 3.0
 """|z| at about which it does: z D'(z), which drives it, is largest at z tanh(z/2) = 1, |z| = 1.54."""
@@ -61,11 +62,13 @@ class Prediction(eqx.Module):
     """H, bits."""
     entropy_rate: Float[Array, "*lanes times layers"]
     """Bits per time."""
-    share: float = eqx.field(static=True)
+    share: Scalar
     """What an evaluation of the reduced flow costs, of one of the network's: in products' operations."""
 
 
-class _Solved(NamedTuple):
+class _Found(NamedTuple):
+    """Of every draw, (draws, ...): curves at times that show the peaks, or that are still too short."""
+
     times: TimeSeries
     curves: Curves
     reach: PerLayer
@@ -118,21 +121,19 @@ def predict(
     known = known_spectrum(x, spectrum, size)
     whole = isinstance(draws, int) and not isinstance(draws, bool) and draws >= 1
     require(whole, "draws", "be a whole number, at least 1", f"it was {draws!r}")
-    if key is None:
-        key = jax.random.key(0)
     if t is not None:
         t = jnp.asarray(as_array("t", t), x.dtype)
-    thins = thinned(network, weights, x, known, key, draws, size)
-    return prediction(network, thins, x, known, t)
+    stack = stack_of(network, x.dtype)
+    return prediction(thinned(stack, weights, x, known, key, draws, size), stack, x, t)
 
 
 def checked_weights(network: Network, weights: Weights | None, x: Array) -> Weights | None:
-    """Weights as arrays of JAX's, if they are given and fit the network."""
+    """W and b of each layer, at whatever rate it learns, if weights are given and fit the network."""
     if weights is None:
         return None
     given: Weights = jax.tree.map(lambda leaf: as_array("weights", leaf), weights)
     check_weights(network, given, x)
-    return given
+    return plain(network, given)
 
 
 def known_spectrum(x: Array, known: Spectrum | None, size: Size) -> Spectrum:
@@ -152,68 +153,50 @@ def known_spectrum(x: Array, known: Spectrum | None, size: Size) -> Spectrum:
 
 @eqx.filter_jit
 def thinned(
-    network: Network,
+    stack: Stack,
     weights: Weights | None,
     x: Array,
     known: Spectrum,
-    key: Key,
+    key: Key | None,
     draws: int,
     size: Size,
 ) -> Thin:
     """Thinned networks, stacked: one of given weights, or as many as are drawn."""
     if weights is not None:
-        return jax.tree.map(lambda a: a[None], taken(network, weights, x, known, size))
-    scales = jnp.asarray([layer.scale for layer in dense_layers(network)], x.dtype)
-    keys = jax.random.split(key, draws)
-    return jax.vmap(lambda k: drawn(network, scales, k, x, known, size))(keys)
+        return jax.tree.map(lambda a: a[None], taken(stack, weights, x, known, size))
+    keys = jax.random.split(jax.random.key(0) if key is None else key, draws)
+    return jax.vmap(lambda k: drawn(stack, k, x, known, size))(keys)
 
 
-def rates_of(network: Network, thins: Thin, x: Array, known: Spectrum) -> PerLayer:
-    """Each layer's leading rate at the start."""
-    below = [x.shape[1], *(layer.width for layer in dense_layers(network)[:-1])]
-    pace = jax.tree.map(lambda a: a[0], thins)
-    return growth_rates(pace, known.rates[0], jnp.asarray(below, x.dtype))
-
-
-def prediction(
-    network: Network, thins: Thin, x: Array, known: Spectrum, t: TimeSeries | None
-) -> Prediction:
+def prediction(thins: Thin, stack: Stack, x: Array, t: TimeSeries | None) -> Prediction:
     """What a few thinned networks, stacked, come to."""
-    widths = [layer.width for layer in dense_layers(network)]
-    rates = rates_of(network, thins, x, known)
-    entries = jnp.asarray([x.shape[0] * n for n in widths], x.dtype)
-    (peaks, inside), steepest, times, curves = _found(thins, rates, entries, t)
+    part = share(thins, [x.shape[1], *stack.widths], x.shape[0])
+    return _predicted(thins, t, jnp.asarray(part, x.dtype))
+
+
+@eqx.filter_jit
+def _predicted(thins: Thin, t: TimeSeries | None, share: Scalar) -> Prediction:
+    """Of the thinned networks alone, so that networks of other widths and batches share its program."""
+    found = _found(thins)
+    peaks, inside = jax.vmap(partial(_largest, found.times))(found.curves.flow_norm)
+    steepest, _ = jax.vmap(partial(_largest, found.times))(-found.curves.entropy_rate)
+    times, curves = found.times, found.curves
+    if t is not None:
+        times, curves = t, jax.vmap(lambda thin: solve(thin, t))(thins)
     root_mean_square = lambda a: jnp.sqrt(jnp.mean(a**2, axis=0))
     return Prediction(
         peak=peaks.mean(axis=0),
         inside=inside.all(axis=0),
         spread=peaks.std(axis=0),
         steepest=steepest.mean(axis=0),
-        rates=rates,
+        rates=thins.rates[0],
         t=times,
         knowledge_norm=root_mean_square(curves.knowledge_norm),
         flow_norm=root_mean_square(curves.flow_norm),
         entropy=curves.entropy.mean(axis=0),
         entropy_rate=curves.entropy_rate.mean(axis=0),
-        share=share(thins, [x.shape[1], *widths], x.shape[0]),
+        share=share,
     )
-
-
-@eqx.filter_jit
-def _found(
-    thins: Thin, rates: PerLayer, entries: PerLayer, t: TimeSeries | None
-) -> tuple[tuple[Array, Array], Array, TimeSeries, Curves]:
-    """Peaks and whether they are inside, steepest falls, times and curves, each of every draw.
-
-    Of the thinned networks alone, so that all that are thinned to one size share a program, whatever
-    their widths and batch.
-    """
-    found = _solve(thins, rates, entries)
-    peaks = jax.vmap(partial(_largest, found.times))(found.curves.flow_norm)
-    steepest, _ = jax.vmap(partial(_largest, found.times))(-found.curves.entropy_rate)
-    if t is None:
-        return peaks, steepest, found.times, found.curves
-    return peaks, steepest, t, jax.vmap(lambda thin: solve(thin, rates, t))(thins)
 
 
 def share(thins: Thin, widths: list[int], samples: int) -> float:
@@ -224,30 +207,31 @@ def share(thins: Thin, widths: list[int], samples: int) -> float:
     return thinned / whole
 
 
-def _solve(thins: Thin, rates: PerLayer, entries: PerLayer) -> _Solved:
+def _found(thins: Thin) -> _Found:
     """The curves, at times that show every layer's peak."""
-    start = jax.vmap(lambda thin: observe(thin, thin.weights).knowledge_norm)(thins)
+    start = jax.vmap(lambda thin: observe(thin, thin.weights).knowledge_norm)(thins) / thins.norms
+    entries = jnp.asarray([thins.x.shape[1] * W.shape[2] for W, _ in thins.weights], start.dtype)
     size = jnp.sqrt(jnp.mean(start**2, axis=0) / entries)
     # Knowledge of size 0 stays 0: any time will do.
-    reach = REACH * jnp.log1p(SATURATED / jnp.where(size > 0, size, 1)) / rates
+    reach = REACH * jnp.log1p(SATURATED / jnp.where(size > 0, size, 1)) / thins.rates[0]
 
-    def attempt(reach: PerLayer, tries: Array) -> _Solved:
+    def attempt(reach: PerLayer, tries: Array) -> _Found:
         times = _times(reach)
-        curves = jax.vmap(lambda thin: solve(thin, rates, times))(thins)
-        return _Solved(times, curves, reach, tries)
+        curves = jax.vmap(lambda thin: solve(thin, times))(thins)
+        return _Found(times, curves, reach, tries)
 
-    def rising(solved: _Solved) -> Bool[Array, " layers"]:
-        last = jnp.argmax(solved.curves.flow_norm, axis=1) >= RECORDS - 3
+    def rising(found: _Found) -> Bool[Array, " layers"]:
+        last = jnp.argmax(found.curves.flow_norm, axis=1) >= RECORDS - 3
         return last.any(axis=0)
 
-    def again(solved: _Solved) -> _Solved:
-        late = (solved.tries > 0) & rising(solved)
-        reach = jnp.where(late, 2 * solved.times[-1], solved.reach)
-        return attempt(reach, solved.tries + 1)
+    def again(found: _Found) -> _Found:
+        late = (found.tries > 0) & rising(found)
+        reach = jnp.where(late, 2 * found.times[-1], found.reach)
+        return attempt(reach, found.tries + 1)
 
     none = jax.tree.map(jnp.zeros_like, jax.eval_shape(attempt, reach, jnp.asarray(0)))
     return jax.lax.while_loop(
-        lambda solved: (solved.tries == 0) | (rising(solved).any() & (solved.tries <= DOUBLINGS)),
+        lambda found: (found.tries == 0) | (rising(found).any() & (found.tries <= DOUBLINGS)),
         again,
         none._replace(reach=reach),
     )

@@ -13,20 +13,17 @@ So the thinned network *is* a network, whose layers read √(n/m) D: its flow is
 kernel an estimate of the whole one. With m = n, all samples and all modes it is the network itself.
 """
 
-import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
 from skajax._types import Array, Float, PerLayer, Scalar, TimeSeries
 from skajax.entropy import BITS
+from skajax.methods._ode import solve_ode
 
 RTOL, ATOL = 1e-3, 1e-6
-MAX_STEPS = 4096
 
 
 class Thin(eqx.Module):
@@ -44,6 +41,8 @@ class Thin(eqx.Module):
     """r_l in dW^(l)/dt = -r_l ∇H."""
     norms: PerLayer
     """‖Z‖ of the network over that of the thinned one, √(B n / (B' m))."""
+    rates: PerLayer
+    """The leading growth rate of each layer at the start: λ_1, and r (n_{l-1}/4 + 1) / (4 ln 2) above it."""
 
 
 class Curves(NamedTuple):
@@ -111,19 +110,21 @@ def observe(thin: Thin, weights: Any) -> Curves:
     )
 
 
-def growth_rates(thin: Thin, rate: Scalar, below: PerLayer) -> PerLayer:
-    """Each layer's leading rate at the start: λ_1, and (n_{l-1}/4 + 1) / (4 ln 2) above it."""
-    hidden = (below[1:] / 4 + 1) / (4 * math.log(2.0))
-    return thin.pace * jnp.concatenate([rate[None], hidden])
-
-
-def solve(thin: Thin, rates: PerLayer, times: TimeSeries) -> Curves:
+def solve(thin: Thin, times: TimeSeries) -> Curves:
     """The curves at increasing times, the first of them 0, along dW/dt = -∇H."""
-    saves = diffrax.SaveAt(ts=times, fn=lambda t, y, thin: observe(thin, y))
-    return _integrate(thin, lambda y: _velocity(thin, y), rates, times[-1], saves, RTOL).ys
+    states = solve_ode(
+        lambda y: _velocity(thin, y),
+        thin.weights,
+        times,
+        rate=thin.rates.max(),
+        rtol=RTOL,
+        atol=ATOL,
+    )
+    # All instants at once: there are many, and each is small.
+    return jax.vmap(lambda y: observe(thin, y))(states)
 
 
-def end_of_euler(thin: Thin, rates: PerLayer, t: Scalar, h: Scalar) -> tuple[Array, ...]:
+def end_of_euler(thin: Thin, t: Scalar, h: Scalar) -> tuple[Array, ...]:
     """Every layer's Z at time t, along the equation that Euler's method of step h follows to second order.
 
     dW/dt = F - (h/2) F'F, F the flow: its solution's derivative in h, at 0, is the constant of
@@ -134,34 +135,12 @@ def end_of_euler(thin: Thin, rates: PerLayer, t: Scalar, h: Scalar) -> tuple[Arr
         rate, bend = jax.jvp(lambda y: _velocity(thin, y), (y,), (_velocity(thin, y),))
         return jax.tree.map(lambda f, g: f - h / 2 * g, rate, bend)
 
-    saves = diffrax.SaveAt(t1=True)
-    found = _integrate(thin, modified, rates, t, saves, RTOL / 10)
-    weights = jax.tree.map(lambda w: w[0], found.ys)
-    return tuple(layer.z for layer in _forward(thin, weights))
-
-
-def _integrate(
-    thin: Thin,
-    velocity: Callable[[Any], Any],
-    rates: PerLayer,
-    t1: Scalar,
-    saves: diffrax.SaveAt,
-    rtol: float,
-) -> Any:
-    return diffrax.diffeqsolve(
-        diffrax.ODETerm(lambda t, y, args: velocity(y)),
-        diffrax.Tsit5(),
-        t0=jnp.zeros_like(t1),
-        t1=t1,
-        dt0=rtol**0.2 / jnp.max(rates),
-        y0=thin.weights,
-        args=thin,
-        saveat=saves,
-        stepsize_controller=diffrax.PIDController(rtol=rtol, atol=ATOL, pcoeff=0.3, icoeff=0.4),
-        max_steps=MAX_STEPS,
-        adjoint=diffrax.ForwardMode(),  # its loop is the plainest to compile
-        throw=False,
-    )
+    states = solve_ode(
+        modified, thin.weights, jnp.stack([jnp.zeros_like(t), t]),
+        rate=thin.rates.max(), rtol=RTOL / 10, atol=ATOL,
+    )  # fmt: skip
+    last = jax.tree.map(lambda w: w[-1], states)
+    return tuple(layer.z for layer in _forward(thin, last))
 
 
 def _root(squares: Array) -> Array:

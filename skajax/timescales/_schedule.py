@@ -11,10 +11,10 @@ import numpy as np
 from skajax._checks import as_array, require, require_positive
 from skajax._types import Array, Bool, Float, Inputs, Key, PerLayer, Scalar, TimeSeries, Weights
 from skajax.network import Network, check_inputs
-from skajax.timescales._predict import checked_weights, known_spectrum, rates_of, thinned
+from skajax.timescales._predict import checked_weights, known_spectrum, thinned
 from skajax.timescales._reduced import Thin, end_of_euler, solve
 from skajax.timescales._spectrum import Spectrum
-from skajax.timescales._thin import Size
+from skajax.timescales._thin import Size, dense_layers, stack_of
 
 RECORDS = 128
 LONGER = 4.0
@@ -68,6 +68,7 @@ def schedule(
     Returns a :class:`Schedule`. That the entropy never falls so far is no error: ``reached`` is False.
     Raises ValueError for arguments that do not fit: their names, what they must be, what they were.
     """
+    dense_layers(network)
     x = as_array("x", x)
     check_inputs(x)
     fits = isinstance(entropy_fraction, float | int) and 0 < entropy_fraction < 1
@@ -76,18 +77,16 @@ def schedule(
     weights = checked_weights(network, weights, x)
     size = Size() if size is None else size
     known = known_spectrum(x, spectrum, size)
-    key = jax.random.key(0) if key is None else key
-    thins = thinned(network, weights, x, known, key, draws, size)
-    rates = rates_of(network, thins, x, known)
+    thins = thinned(stack_of(network, x.dtype), weights, x, known, key, draws, size)
 
-    t, entropy = _fallen(thins, rates, entropy_fraction)
+    t, entropy = _fallen(thins, entropy_fraction)
     left = entropy.sum(axis=1)
     below = np.flatnonzero(left <= entropy_fraction * left[0])
     reached = below.size > 0
     T = _crossing(t, left, entropy_fraction * left[0], int(below[0])) if reached else float(t[-1])
     each = [np.interp(T, t, column) / column[0] for column in entropy.T]
-    per_dt = float(jnp.max(_error_per_dt(thins, rates, jnp.asarray(T, x.dtype))))
-    dt = min(accuracy / per_dt, COARSEST / float(jnp.max(rates)), T)
+    per_dt = float(jnp.max(_error_per_dt(thins, jnp.asarray(T, x.dtype))))
+    dt = min(accuracy / per_dt, COARSEST / float(jnp.max(thins.rates)), T)
     K = math.ceil(T / dt - 1e-9)
     number = lambda value: jnp.asarray(value, x.dtype)
     return Schedule(
@@ -100,11 +99,11 @@ def schedule(
     )
 
 
-def _fallen(thins: Thin, rates: PerLayer, fraction: float) -> tuple[np.ndarray, np.ndarray]:
+def _fallen(thins: Thin, fraction: float) -> tuple[np.ndarray, np.ndarray]:
     """Times and each layer's entropy, until all together have the fraction, or for as long as is looked."""
-    longest, tries = 16 / jnp.min(rates), 1
+    longest, tries = 16 / jnp.min(thins.rates), 1
     while True:
-        times, entropy = _entropy(thins, rates, longest)
+        times, entropy = _entropy(thins, longest)
         t, found = np.asarray(times, float), np.asarray(entropy, float)
         if found[-1].sum() <= fraction * found[0].sum() or tries == ATTEMPTS:
             return t, found
@@ -112,14 +111,12 @@ def _fallen(thins: Thin, rates: PerLayer, fraction: float) -> tuple[np.ndarray, 
 
 
 @eqx.filter_jit
-def _entropy(
-    thins: Thin, rates: PerLayer, longest: Scalar
-) -> tuple[TimeSeries, Float[Array, "times layers"]]:
+def _entropy(thins: Thin, longest: Scalar) -> tuple[TimeSeries, Float[Array, "times layers"]]:
     """Each layer's entropy, from 0 on at times that grow by a factor."""
-    first = jnp.minimum(0.1 / jnp.max(rates), longest / 2)
+    first = jnp.minimum(0.1 / jnp.max(thins.rates), longest / 2)
     later = jnp.geomspace(first, longest, RECORDS - 1, dtype=longest.dtype)
     times = jnp.concatenate([jnp.zeros(1, longest.dtype), later])
-    return times, jax.vmap(lambda thin: solve(thin, rates, times).entropy)(thins).mean(axis=0)
+    return times, jax.vmap(lambda thin: solve(thin, times).entropy)(thins).mean(axis=0)
 
 
 def _crossing(t: np.ndarray, series: np.ndarray, goal: float, after: int) -> float:
@@ -132,14 +129,12 @@ def _crossing(t: np.ndarray, series: np.ndarray, goal: float, after: int) -> flo
 
 
 @eqx.filter_jit
-def _error_per_dt(thins: Thin, rates: PerLayer, T: Scalar) -> PerLayer:
+def _error_per_dt(thins: Thin, T: Scalar) -> PerLayer:
     """Of each layer, ‖∂Z/∂h‖ / ‖Z‖ at T along dW/dt = F - (h/2) F'F, at h = 0."""
 
     def relative(thin: Thin) -> PerLayer:
         zero = jnp.zeros((), T.dtype)
-        Z, slope = jax.jvp(
-            lambda h: end_of_euler(thin, rates, T, h), (zero,), (jnp.ones_like(zero),)
-        )
+        Z, slope = jax.jvp(lambda h: end_of_euler(thin, T, h), (zero,), (jnp.ones_like(zero),))
         norm = lambda a: jnp.sqrt(jnp.sum(a**2))
         return jnp.stack([norm(d) / norm(z) for z, d in zip(Z, slope, strict=True)])
 

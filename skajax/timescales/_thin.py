@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,16 +15,16 @@ from skajax.entropy import decision
 from skajax.layers import Dense, Paced
 from skajax.network import Network
 from skajax.timescales._reduced import Thin
-from skajax.timescales._spectrum import Spectrum
+from skajax.timescales._spectrum import FOUR_LN2, Spectrum
 
 
 @dataclasses.dataclass(frozen=True)
 class Size:
     """How many of each are kept, at most. Where there are no more, nothing is left out."""
 
-    samples: int = 128
-    modes: int = 32
-    neurons: int = 64
+    samples: int = 64
+    modes: int = 16
+    neurons: int = 32
     """Of each layer."""
 
     def __post_init__(self) -> None:
@@ -63,52 +64,72 @@ def plain(network: Network, weights: Weights) -> Weights:
     )
 
 
-def drawn(
-    network: Network, scales: PerLayer, key: Key, x: Inputs, known: Spectrum, size: Size
-) -> Thin:
-    """A thinned network whose weights are drawn as ``network.init`` draws them, W ~ N(0, scales²).
+class Stack(eqx.Module):
+    """All that thinning asks of a network: its numbers are traced, so that networks share programs."""
+
+    widths: tuple[int, ...] = eqx.field(static=True)
+    scales: PerLayer
+    """σ in W(0) ~ N(0, σ²)."""
+    biases: PerLayer
+    """b(0)."""
+    pace: PerLayer
+    """r in dW/dt = -r ∇H."""
+
+
+def stack_of(network: Network, dtype: jnp.dtype) -> Stack:
+    """The network's, of dense layers."""
+    layers = dense_layers(network)
+    return Stack(
+        tuple(layer.width for layer in layers),
+        jnp.asarray([layer.scale for layer in layers], dtype),
+        jnp.asarray([layer.bias for layer in layers], dtype),
+        pace(network, dtype),
+    )
+
+
+def drawn(stack: Stack, key: Key, x: Inputs, known: Spectrum, size: Size) -> Thin:
+    """A thinned network whose weights are drawn as ``network.init`` draws them.
 
     Along the leading mode, which decides when a layer peaks, the neurons are spread evenly over the
     normal distribution's quantiles: one draw then is much nearer to the mean over all.
     """
-    layers = dense_layers(network)
+    widths, scales = stack.widths, stack.scales
     rows, points = _samples(x, known, size)
     modes = points.shape[1]
-    weights, gains = [], []
-    below = 0
-    offset = jnp.zeros((points.shape[0], 1), x.dtype)
-    for number, layer in enumerate(layers):
-        kept = min(layer.width, size.neurons)
-        part = jax.random.fold_in(key, number)
-        of_W, of_spread, of_tail = jax.random.split(part, 3)
-        spread = jax.random.permutation(of_spread, _quantiles(kept, x.dtype))
-        if number == 0:
-            W = jax.random.normal(of_W, (modes, kept), x.dtype).at[0].set(spread)
-            W = scales[0] * _without_bias(W, known.directions[-1, :modes])
-            W = W + layer.bias * known.directions[-1, :modes, None]
-            b = jnp.zeros(kept, x.dtype)
-            left_out = known.tail[rows] + (known.coordinates[rows, modes:] ** 2).sum(axis=1)
-            noise = jax.random.normal(of_tail, (points.shape[0], kept), x.dtype)
-            offset = scales[0] * jnp.sqrt(left_out)[:, None] * noise
-            gains.append(1.0)
-        else:
-            W = jax.random.normal(of_W, (below, kept), x.dtype)
-            W = W - W.mean(axis=0, keepdims=True) + spread[None, :] / math.sqrt(below)
-            W = scales[number] * W
-            b = jnp.full(kept, layer.bias, x.dtype)
-            gains.append(math.sqrt(layers[number - 1].width / below))
-        weights.append((W, b))
-        below = kept
-    return _thin(network, x, points, offset, weights, gains)
+    kept = [min(width, size.neurons) for width in widths]
+    shapes = [*zip([modes, *kept[:-1]], kept, strict=True)]
+    layers, tail_shape = len(kept), (len(points), kept[0])
+    parts = _normals(key, [*shapes, *((n,) for n in kept), tail_shape], x.dtype)
+    noises, orders, tail = parts[:layers], parts[layers:-1], parts[-1]
+    spreads = [_quantiles(n, x.dtype)[jnp.argsort(o)] for n, o in zip(kept, orders, strict=True)]
+
+    W = _without_bias(noises[0].at[0].set(spreads[0]), known.directions[-1, :modes])
+    W = scales[0] * W + stack.biases[0] * known.directions[-1, :modes, None]
+    left_out = known.tail[rows] + (known.coordinates[rows, modes:] ** 2).sum(axis=1)
+    offset = scales[0] * jnp.sqrt(left_out)[:, None] * tail
+    weights, gains = [(W, jnp.zeros(kept[0], x.dtype))], [1.0]
+    for number in range(1, len(widths)):
+        W, below = noises[number], kept[number - 1]
+        W = W - W.mean(axis=0, keepdims=True) + spreads[number][None, :] / math.sqrt(below)
+        b = jnp.broadcast_to(stack.biases[number], (kept[number],))
+        weights.append((scales[number] * W, b))
+        gains.append(math.sqrt(widths[number - 1] / below))
+    return _thin(stack, x, known, points, offset, weights, gains)
 
 
-def taken(network: Network, weights: Weights, x: Inputs, known: Spectrum, size: Size) -> Thin:
-    """A thinned network made of the given weights: every so-manieth neuron, by its mean knowledge.
+def _normals(key: Key, shapes: list[tuple[int, ...]], dtype: jnp.dtype) -> list[Array]:
+    """Standard normal numbers, in arrays of these shapes: drawn at once, which compiles much faster."""
+    sizes = [math.prod(shape) for shape in shapes]
+    parts = jnp.split(jax.random.normal(key, (sum(sizes),), dtype), np.cumsum(sizes)[:-1])
+    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def taken(stack: Stack, weights: Weights, x: Inputs, known: Spectrum, size: Size) -> Thin:
+    """A thinned network made of given W and b: every so-manieth neuron, by its mean knowledge.
 
     Each neuron that stays has its own initial amplitude along the leading mode, that is in the first
     layer its weights' component there, and above it its mean knowledge: the one number that matters.
     """
-    layers, weights = dense_layers(network), plain(network, weights)
     rows, points = _samples(x, known, size)
     modes = points.shape[1]
     some = jnp.concatenate([x[rows], jnp.ones((rows.shape[0], 1), x.dtype)], axis=1)
@@ -130,7 +151,7 @@ def taken(network: Network, weights: Weights, x: Inputs, known: Spectrum, size: 
             Z_all = jnp.matmul(D_all, w.W, precision="highest") + w.b[None, :]
             amplitude = Z_all.mean(axis=0)
             keep = _every(jnp.argsort(amplitude), size.neurons)
-            gain = math.sqrt(layers[number - 1].width / below.shape[0])
+            gain = math.sqrt(stack.widths[number - 1] / below.shape[0])
             W, b = w.W[below][:, keep], w.b[keep]
             D_mean = gain * D_all[:, below].mean(axis=0)
             missing = amplitude[keep] - (D_mean @ W + b)
@@ -139,27 +160,30 @@ def taken(network: Network, weights: Weights, x: Inputs, known: Spectrum, size: 
         thinned.append((W, b))
         D_all, below = decision(Z_all), keep
     assert offset is not None
-    return _thin(network, x, points, offset, thinned, gains)
+    return _thin(stack, x, known, points, offset, thinned, gains)
 
 
 def _thin(
-    network: Network,
+    stack: Stack,
     x: Inputs,
+    known: Spectrum,
     points: Array,
     offset: Array,
     weights: list[tuple[Array, Array]],
     gains: list[float],
 ) -> Thin:
     samples = x.shape[0] / points.shape[0]
-    layers = dense_layers(network)
-    neurons = [layer.width / W.shape[1] for layer, (W, _) in zip(layers, weights, strict=True)]
+    neurons = [n / W.shape[1] for n, (W, _) in zip(stack.widths, weights, strict=True)]
+    hidden = [(n / 4 + 1) / FOUR_LN2 for n in stack.widths[:-1]]
+    leading = jnp.append(known.rates[0], jnp.asarray(hidden, x.dtype))
     return Thin(
         x=points,
         offset=offset,
         weights=tuple(weights),
         gains=jnp.asarray(gains, x.dtype),
-        pace=pace(network, x.dtype),
+        pace=stack.pace,
         norms=jnp.asarray([math.sqrt(samples * n) for n in neurons], x.dtype),
+        rates=stack.pace * leading,
     )
 
 
