@@ -8,6 +8,7 @@ from skajax.study.invariance import invariance
 from skajax.study.invariance_table import invariance_table
 from skajax.study.recommend import Recommendation, cost_table, precision_floor, recommend
 from skajax.study.reproduce import Reproduction, reproduce
+from skajax.study.schedules import schedules, schedules_table
 from skajax.study.separation import (
     cluster_agreement,
     fisher_ratio,
@@ -42,6 +43,8 @@ __all__ = [
     "probe_accuracy",
     "recommend",
     "reproduce",
+    "schedules",
+    "schedules_table",
     "separation",
     "synchronise",
     "work_precision",

@@ -1,12 +1,9 @@
 """Characteristic times over many architectures and data: prediction against measurement."""
 
-import dataclasses
-import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,8 +14,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from skajax import landmarks, timescales
-from skajax._checks import require
-from skajax._files import read_netcdf, write_netcdf
+from skajax._files import write_netcdf
 from skajax._types import Float, Weights
 from skajax._version import versions
 from skajax.methods import Adaptive
@@ -26,10 +22,10 @@ from skajax.network import Network, mlp
 from skajax.plot import predicted_times
 from skajax.simulate import simulate
 from skajax.study.causes import causes
+from skajax.study.kept import check_settings, described, kept, open_folder
 from skajax.study.settings import QUICK, SETTINGS, Setting
 from skajax.trajectory import Trajectory
 
-FORMAT = "skajax setting 1"
 RTOL = 1e-4
 RECORDS = 192
 """Evenly spaced in ln t: 5 % apart, and the parabola through three is much finer."""
@@ -52,7 +48,7 @@ def architectures(
     """When the layers of many networks learn, as simulated and as predicted before.
 
     Main arguments: a folder ``out``, or None to keep nothing, and the settings, by default
-    :data:`skajax.study.settings.SETTINGS`, 50 of them, or ``QUICK``, four small ones.
+    :data:`skajax.study.settings.SETTINGS`, 53 of them, or ``QUICK``, three small ones.
 
     Each is solved adaptively (Tsit5, rtol 1e-4, float32) until every flow is past its peak, and every
     definition of :data:`skajax.timescales.DEFINITIONS` read off. What is predicted comes from
@@ -61,8 +57,7 @@ def architectures(
     Over (setting, layer), NaN beyond a network's depth: ``measured``, the time of peak flow; ``predicted``,
     its ``spread`` over draws, and ``error``, predicted / measured - 1; ``start``, the root mean square of z
     at t = 0; ``cause`` of a failure (:func:`skajax.study.causes.causes`), "" where the prediction is near
-    enough. Over (setting,), ``half_left``: of the network's entropy in the run, what is left at the time
-    when half is predicted to be.
+    enough.
     ``time`` and ``reason``, over (setting, definition, layer), are as :func:`skajax.timescales.measure`
     gives them. ``growth_predicted`` = 1 / λ of the first layer, by the spectrum of x xᵀ + 1.
 
@@ -70,21 +65,12 @@ def architectures(
     killed; ``architectures.nc``, ``.md``, the table, and ``.png``, the figure. Files that were made by other
     numbers than this study's are refused with a ValueError, not mixed in.
     """
-    chosen = tuple(settings if settings is not None else QUICK if quick else SETTINGS)
-    fits = len(chosen) >= 1 and all(isinstance(one, Setting) for one in chosen)
-    require(fits, "settings", "be at least one Setting", f"it was {settings!r}")
-    names = [one.name for one in chosen]
-    require(len({*names}) == len(names), "settings", "name each one once", f"they were {names}")
-    folder = None if out is None else Path(out)
-    if folder is not None:
-        free = not folder.exists() or folder.is_dir()
-        require(free, "out", "be a folder", f"{str(folder)!r} is a file")
-        for part in ("measured", "predicted"):
-            (folder / part).mkdir(parents=True, exist_ok=True)
+    chosen = check_settings(settings if settings is not None else QUICK if quick else SETTINGS)
+    folder = open_folder(out, list(_NUMBERS))
     found = []
     for one in tqdm(chosen, desc="settings", disable=None, leave=False):
-        measured = _kept(folder, "measured", one, partial(_measured, one))
-        predicted = _kept(folder, "predicted", one, partial(_predicted, one))
+        measured = kept(folder, "measured", one, _NUMBERS["measured"], partial(_measured, one))
+        predicted = kept(folder, "predicted", one, _NUMBERS["predicted"], partial(_predicted, one))
         found.append(_compared(measured, predicted))
     data = _assembled(chosen, found)
     if folder is not None:
@@ -140,43 +126,14 @@ def _summary(data: xr.Dataset) -> list[str]:
         ("All first layers, within 10 %", first, 0.10),
         ("Hidden layers, within 15 %", there & ~first, 0.15),
     )
-    lines = [
+    return [
         f"{text}: {int((size[part] <= limit).sum())} of {int(part.sum())}."
         for text, part, limit in parts
-    ]
-    left = data["half_left"].values
-    near = int((np.abs(left / 0.5 - 1) <= 0.1).sum())
-    known = int(np.isfinite(left).sum())
-    return [
-        *lines,
-        f"Entropy where half is predicted to be left, within 10 % of a half: {near} of {known}.",
     ]
 
 
 LINEAR = 0.5
 """Root mean square of z: up to there D' is within 6 % of 1/4."""
-
-
-def _kept(
-    folder: Path | None, part: str, setting: Setting, make: Callable[[], xr.Dataset]
-) -> xr.Dataset:
-    """What the file of a setting holds, or what is made, and put there."""
-    about = json.dumps({**dataclasses.asdict(setting), **_NUMBERS[part]})
-    path = None if folder is None else folder / part / f"{setting.name}.nc"
-    if path is not None and path.exists():
-        data = read_netcdf(path, "out", FORMAT)
-        before = data.attrs.get("configuration")
-        require(
-            before == about,
-            "out",
-            "hold results of this very study (or be another folder)",
-            f"{path.name} was made with {before}, and now it would be {about}",
-        )
-        return data
-    data = make().assign_attrs(format=FORMAT, configuration=about, **versions())
-    if path is not None:
-        write_netcdf(data, path)
-    return data
 
 
 _CURVES = ("flow_norm", "knowledge_norm", "entropy")
@@ -275,40 +232,16 @@ def _compared(measured: xr.Dataset, predicted: xr.Dataset) -> xr.Dataset:
         for when, column in zip(predicted["predicted"].values, flows.T, strict=True)
     ]
     row = row.assign(measured=peaks, error=row["predicted"] / peaks - 1, height=("layer", height))
-    left = _left_where_half_is_expected(measured, predicted)
-    return row.assign(cause=("layer", np.asarray(causes(row), object)), half_left=left)
-
-
-def _left_where_half_is_expected(measured: xr.Dataset, predicted: xr.Dataset) -> float:
-    """Of the network's entropy in the run, the fraction left when the prediction has one half left."""
-    expected, there = (data["entropy"].values.sum(axis=1) for data in (predicted, measured))
-    below = np.flatnonzero(expected <= expected[0] / 2)
-    if not below.size:
-        return math.nan
-    k = max(int(below[0]), 1)
-    pair = slice(k - 1, k + 1)
-    half = np.interp(-expected[0] / 2, -expected[pair], predicted["t"].values[pair])
-    t = measured["t"].values
-    return float(np.interp(half, t, there) / there[0]) if half <= t[-1] else math.nan
+    return row.assign(cause=("layer", np.asarray(causes(row), object)))
 
 
 def _assembled(settings: Sequence[Setting], found: Sequence[xr.Dataset]) -> xr.Dataset:
-    named = [row.assign_coords(setting=one.name) for one, row in zip(settings, found, strict=True)]
     text = found[0]["text"]
     data = xr.concat(
-        [row.drop_vars("text") for row in named], "setting", join="outer", data_vars="all",
+        [row.drop_vars("text") for row in found], "setting", join="outer", data_vars="all",
         coords="minimal", compat="override", combine_attrs="drop",
     )  # fmt: skip
     for name in ("cause", "reason"):
         data[name] = data[name].where(data["start"].notnull(), "").astype(object)
-    of = lambda read: ("setting", [read(one) for one in settings])
-    data = data.assign_coords(
-        text=text,
-        data=of(lambda s: s.data),
-        samples=of(lambda s: s.samples),
-        widths=of(lambda s: "-".join(map(str, s.widths))),
-        depth=of(lambda s: len(s.widths)),
-        scale=of(lambda s: s.scale),
-        input_scale=of(lambda s: s.input_scale),
-    )
+    data = described(data.assign_coords(text=text), settings)
     return data.assign_attrs(format="skajax architectures 1", **versions())
