@@ -9,7 +9,7 @@ import skajax as ska
 from skajax.study import Setting, schedules, schedules_table
 
 ONE = Setting("digits", 30, (48, 24))
-SETTINGS = (ONE, Setting("wine", 30, (48, 24), 0.1))
+SETTINGS = (ONE, Setting("wine", 30, (48, 24)))
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +26,8 @@ def test_the_recommended_runs_end_where_they_were_to(data):
     assert dict(data["error"].sizes) == {"setting": 2, "fraction": 2}
     np.testing.assert_allclose(data["error"], data["left"] / data["fraction"] - 1)
     np.testing.assert_allclose(data["T"], data["K"] * data["dt"], rtol=1e-5)
-    assert (abs(data["error"]) < 0.15).all()  # no weights were seen
-    assert (data["discretisation"] < 0.1).all() and (data["discretisation"] > 0.005).all()
+    assert (abs(data["error"]) < 0.2).all()  # few neurons, whose weights were not seen
+    assert (data["discretisation"] < 0.08).all() and (data["discretisation"] > 0.005).all()
     assert data["reached"].all()
 
 
