@@ -72,9 +72,12 @@ def data(folder):
 def test_the_study_holds_prediction_beside_measurement(data):
     assert list(data["setting"].values) == [one.name for one in QUICK]
     assert dict(data["measured"].sizes) == {"setting": 3, "layer": 2}
-    np.testing.assert_allclose(data["error"], data["predicted"] / data["measured"] - 1)
+    for error, predicted in (("error", "predicted"), ("error_given", "given")):
+        np.testing.assert_allclose(data[error], data[predicted] / data["measured"] - 1)
     calm = data.isel(setting=slice(0, 2))
     assert (abs(calm["error"].sel(layer=1)) < 0.25).all()  # few neurons, and a test is no study
+    assert (abs(calm["error_given"]) < 0.03).all()  # of such small networks nothing is left out
+    assert (calm["knowledge_error"].sel(layer=1) < 0.1).all()
     for row, one in enumerate(QUICK):
         x = one.inputs().astype(float)
         rate = np.linalg.eigvalsh(x @ x.T + 1)[-1] / (4 * np.log(2) * len(x))
@@ -146,7 +149,7 @@ def row(**changes):
     """One setting of two layers, predicted well, but for the changes: one value a layer."""
     values = {
         "start": [0.1, 0.05], "measured": [1.0, 2.0], "error": [0.02, 0.03], "second_hump": [0.0, 0.0],
-        "height": [0.5, 0.5], "spread": [0.0, 0.0],
+        "height": [0.5, 0.5], "error_given": [0.2, 0.2],
     } | changes  # fmt: skip
     data = xr.Dataset({name: ("layer", np.asarray(v, float)) for name, v in values.items()})
     reasons = np.asarray([["the flow is largest at the end of the run"] * 2], object)
@@ -171,10 +174,8 @@ def test_every_cause_is_told_by_its_number():
     ]
     assert causes(row(error=[0, 0.3], second_hump=[0, 0.9]))[1] == "two humps, 90 % as high, +30 %"
     assert causes(row(error=[0, 0.3], height=[0, 0.98]))[1].startswith("flat top")
-    assert (
-        causes(row(error=[0, 0.3], spread=[0, 0.2]))[1]
-        == "few neurons, draws differ by 10 %, +30 %"
-    )
+    luck = causes(row(error=[0, 0.3], error_given=[0, -0.02]))[1]
+    assert luck == "the seed's luck, +30 %; from the very weights -2 %"
 
 
 def test_the_figure_draws_every_pair(data):

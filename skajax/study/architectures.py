@@ -21,7 +21,7 @@ from skajax.methods import Adaptive
 from skajax.network import Network, mlp
 from skajax.plot import predicted_times
 from skajax.simulate import simulate
-from skajax.study.causes import causes
+from skajax.study.causes import FIRST, HIDDEN, causes
 from skajax.study.kept import check_settings, described, kept, open_folder
 from skajax.study.settings import QUICK, SETTINGS, Setting
 from skajax.trajectory import Trajectory
@@ -52,11 +52,13 @@ def architectures(
 
     Each is solved adaptively (Tsit5, rtol 1e-4, float32) until every flow is past its peak, and every
     definition of :data:`skajax.timescales.DEFINITIONS` read off. What is predicted comes from
-    :func:`skajax.timescales.predict`, from data and architecture alone: it sees no weights.
+    :func:`skajax.timescales.predict`, from data and architecture alone: it sees no weights. Beside it,
+    what it makes of the weights.
 
     Over (setting, layer), NaN beyond a network's depth: ``measured``, the time of peak flow; ``predicted``,
-    its ``spread`` over draws, and ``error``, predicted / measured - 1; ``start``, the root mean square of z
-    at t = 0; ``cause`` of a failure (:func:`skajax.study.causes.causes`), "" where the prediction is near
+    its ``spread`` over draws, and ``error``, predicted / measured - 1; ``given`` and ``error_given``,
+    the same from the weights; ``knowledge_error``, how far the predicted curve of ‖Z‖ is from the measured
+    one at most, over its largest value; ``start``, the root mean square of z at t = 0; ``cause`` of a failure (:func:`skajax.study.causes.causes`), "" where the prediction is near
     enough.
     ``time`` and ``reason``, over (setting, definition, layer), are as :func:`skajax.timescales.measure`
     gives them. ``growth_predicted`` = 1 / λ of the first layer, by the spectrum of x xᵀ + 1.
@@ -114,22 +116,26 @@ def table(data: xr.Dataset) -> str:
 
 def _summary(data: xr.Dataset) -> list[str]:
     """What it comes to, in sentences."""
-    start, size = data["start"].values, np.abs(data["error"].values)
-    there = np.isfinite(start)
+    there = np.isfinite(data["start"].values)
     first = there & (data["layer"].values == 1)[None, :]
+    linear = first & (data["start"].values < LINEAR)
     parts = (
-        (
-            "First layers that start in the linear regime, within 10 %",
-            first & (start < LINEAR),
-            0.10,
-        ),
-        ("All first layers, within 10 %", first, 0.10),
-        ("Hidden layers, within 15 %", there & ~first, 0.15),
+        ("First layers that start in the linear regime, within 10 %", linear, FIRST),
+        ("All first layers, within 10 %", first, FIRST),
+        ("Hidden layers, within 15 %", there & ~first, HIDDEN),
     )
-    return [
-        f"{text}: {int((size[part] <= limit).sum())} of {int(part.sum())}."
+    near = lambda name, part, limit: int((np.abs(data[name].values)[part] <= limit).sum())
+    apart = data["knowledge_error"].values[there]
+    curves = (
+        f"Curves of ‖Z‖ are apart by {100 * np.median(apart):.0f} % of their largest value in the median,"
+        f" by at most 10 % in {int((apart <= 0.1).sum())} of {apart.size} layers."
+    )
+    lines = [
+        f"{text}: {near('error', part, limit)} of {int(part.sum())};"
+        f" with the weights given, {near('error_given', part, limit)}."
         for text, part, limit in parts
     ]
+    return [*lines, curves]
 
 
 LINEAR = 0.5
@@ -141,7 +147,7 @@ _NUMBERS: Mapping[str, Mapping[str, Any]] = {
     "measured": {
         "rtol": RTOL, "records": RECORDS, "reach": REACH, "done": DONE, "times": list(NAMES),
     },
-    "predicted": {"draws": 4},
+    "predicted": {"draws": 4, "of": ["the architecture", "the weights"]},
 }  # fmt: skip
 
 
@@ -205,14 +211,17 @@ def _second_humps(run: Trajectory) -> list[float]:
 
 
 def _predicted(setting: Setting) -> xr.Dataset:
-    """What is expected of weights drawn as the network draws them: peaks, and the curves."""
-    draws = _NUMBERS["predicted"]["draws"]
-    found = timescales.predict(setting.network(), None, setting.inputs(), draws=draws)
+    """What is expected of weights drawn as the network draws them, with the curves; and of its own."""
+    network, weights, x = _problem(setting)
+    found = timescales.predict(network, None, x, draws=_NUMBERS["predicted"]["draws"])
+    given = timescales.predict(network, weights, x)
+    peak = lambda p: ("layer", np.where(p.inside, np.asarray(p.peak, float), np.nan))
     curve = lambda values: (("record", "layer"), np.asarray(values))
     return xr.Dataset(
         {
-            "predicted": ("layer", np.where(found.inside, np.asarray(found.peak, float), np.nan)),
+            "predicted": peak(found),
             "spread": ("layer", np.asarray(found.spread, float)),
+            "given": peak(given),
             "t": ("record", np.asarray(found.t)),
             "flow_norm": curve(found.flow_norm),
             "knowledge_norm": curve(found.knowledge_norm),
@@ -224,15 +233,32 @@ def _predicted(setting: Setting) -> xr.Dataset:
 def _compared(measured: xr.Dataset, predicted: xr.Dataset) -> xr.Dataset:
     """One setting's row of the study."""
     peaks = measured["time"].sel(definition="flow_peak", drop=True)
-    names = ("predicted", "spread")
+    names = ("predicted", "spread", "given")
     row = measured.drop_vars([*_CURVES, "t"]).assign({n: predicted[n] for n in names})
     t, flows = measured["t"].values, measured["flow_norm"].values
     height = [
         float(np.interp(when, t, column) / column.max()) if np.isfinite(when) else np.nan
         for when, column in zip(predicted["predicted"].values, flows.T, strict=True)
     ]
-    row = row.assign(measured=peaks, error=row["predicted"] / peaks - 1, height=("layer", height))
+    row = row.assign(
+        measured=peaks,
+        error=row["predicted"] / peaks - 1,
+        error_given=row["given"] / peaks - 1,
+        height=("layer", height),
+        knowledge_error=("layer", _apart(measured, predicted, "knowledge_norm")),
+    )
     return row.assign(cause=("layer", np.asarray(causes(row), object)))
+
+
+def _apart(measured: xr.Dataset, predicted: xr.Dataset, name: str) -> list[float]:
+    """Each layer's largest distance of the curves, over the measured one's largest value there."""
+    t = predicted["t"].values
+    t = t[t <= measured["t"].values[-1]]
+    found = []
+    for expected, there in zip(predicted[name].values.T, measured[name].values.T, strict=True):
+        curve = np.interp(t, measured["t"].values, there)
+        found.append(float(np.abs(expected[: len(t)] - curve).max() / curve.max()))
+    return found
 
 
 def _assembled(settings: Sequence[Setting], found: Sequence[xr.Dataset]) -> xr.Dataset:

@@ -17,7 +17,7 @@ def causes(row: xr.Dataset) -> list[str]:
       flow begins past its peak;
     - *two humps*: the flow has another maximum, at least 80 % as high: the larger one is a matter of chance;
     - *flat top*: at the predicted time the flow is within 3 % of its peak;
-    - *few neurons*: the predictions of single draws differ by more than half of the limit;
+    - *the seed's luck*: from the very weights, not the architecture alone, the prediction is near enough;
     - *unexplained*.
     """
     said = []
@@ -42,10 +42,9 @@ def causes(row: xr.Dataset) -> list[str]:
             said.append(
                 f"flat top, the flow is at {100 * one['height'].item():.1f} % of its peak{off}"
             )
-        elif one["spread"].item() > limit / 2 * measured:
-            said.append(
-                f"few neurons, draws differ by {100 * one['spread'].item() / measured:.0f} %{off}"
-            )
+        elif abs(one["error_given"].item()) <= limit:
+            given = 100 * one["error_given"].item()
+            said.append(f"the seed's luck{off}; from the very weights {given:+.0f} %")
         else:
             said.append(f"unexplained{off}")
     return said
