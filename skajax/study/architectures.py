@@ -58,8 +58,8 @@ def architectures(
     Over (setting, layer), NaN beyond a network's depth: ``measured``, the time of peak flow; ``predicted``,
     its ``spread`` over draws, and ``error``, predicted / measured - 1; ``given`` and ``error_given``,
     the same from the weights; ``knowledge_error``, how far the predicted curve of ‖Z‖ is from the measured
-    one at most, over its largest value; ``start``, the root mean square of z at t = 0; ``cause`` of a failure (:func:`skajax.study.causes.causes`), "" where the prediction is near
-    enough.
+    one at most, over its largest value; ``start``, the root mean square of z at t = 0;
+    ``cause`` of a failure (:func:`skajax.study.causes.causes`), "" where the prediction is near enough.
     ``time`` and ``reason``, over (setting, definition, layer), are as :func:`skajax.timescales.measure`
     gives them. ``growth_predicted`` = 1 / λ of the first layer, by the spectrum of x xᵀ + 1.
 
