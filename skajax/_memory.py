@@ -28,6 +28,20 @@ def host_bytes() -> int | None:
         return None
 
 
+def make_room_for_programs() -> None:
+    """Let go of all compiled programs when they take half of the memory maps that a process may have.
+
+    Each takes hundreds; at Linux's limit, 65,530, compiling ends the process. For loops over many networks.
+    """
+    try:
+        with open("/proc/self/maps", "rb") as maps, open("/proc/sys/vm/max_map_count") as limit:
+            crowded = sum(1 for _ in maps) > int(limit.read()) / 2
+    except (OSError, ValueError):
+        return  # not Linux
+    if crowded:
+        jax.clear_caches()
+
+
 def tree_bytes(tree: object) -> int:
     """What the arrays of a tree take."""
     return sum(getattr(leaf, "nbytes", 0) for leaf in jax.tree.leaves(tree))

@@ -11,6 +11,7 @@ import jaxtyping
 import pytest
 
 import skajax as ska
+from skajax._memory import make_room_for_programs
 
 
 def in_a_fresh_process(program):
@@ -78,3 +79,21 @@ def test_the_lazy_modules_are_imported_when_asked_for():
         """
     )
     assert printed == ["skajax.plot", "skajax.data", "skajax.study"]
+
+
+def test_programs_are_let_go_of_before_they_fill_a_process(monkeypatch, tmp_path):
+    program = jax.jit(lambda x: x + 1)
+    program(1.0)
+    maps = tmp_path / "maps"
+    maps.write_text("a map\n" * 10)
+    limit = tmp_path / "limit"
+    files = {"/proc/self/maps": maps, "/proc/sys/vm/max_map_count": limit}
+    monkeypatch.setattr(
+        "builtins.open", lambda name, mode="r", real=open: real(files.get(name, name), mode)
+    )
+    limit.write_text("20")
+    make_room_for_programs()
+    assert program._cache_size() == 1
+    limit.write_text("18")
+    make_room_for_programs()
+    assert program._cache_size() == 0

@@ -11,6 +11,7 @@ import xarray as xr
 
 from skajax._checks import require
 from skajax._files import read_netcdf, write_netcdf
+from skajax._memory import make_room_for_programs
 from skajax._version import versions
 from skajax.study.settings import Setting
 
@@ -62,6 +63,7 @@ def kept(
             f"{path.name} was made with {before}, and now it would be {about}",
         )
         return data
+    make_room_for_programs()
     data = make().assign_attrs(format=FORMAT, configuration=about, **versions())
     if path is not None:
         write_netcdf(data, path)

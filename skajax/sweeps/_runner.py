@@ -11,6 +11,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from skajax._checks import as_array, require
+from skajax._memory import make_room_for_programs
 from skajax.methods._method import Request
 from skajax.simulate import pose
 from skajax.sweeps._block import LANES, Lane, devices_of, evolve_together, joins
@@ -69,6 +70,7 @@ class Runner:
         return dataclasses.replace(plan, groups=groups)
 
     def _seconds(self, group: Group) -> float:
+        make_room_for_programs()
         specs = [self.specs[lane] for lane in group.blocks[0]]
         share = sum(self.specs[lane].cost for lane in group.lanes) / sum(s.cost for s in specs)
         if specs[0].steps is not None:

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from skajax._checks import require
 from skajax._fingerprint import fingerprint
-from skajax._memory import host_bytes, in_words
+from skajax._memory import host_bytes, in_words, make_room_for_programs
 from skajax._types import Inputs, SaveTimes, ScalarLike, Weights
 from skajax._version import versions
 from skajax.methods import Method
@@ -132,6 +132,7 @@ def sweep(
             for lane, error in errors.items():
                 lanes.add(refused(lane, error))
             for group in groups:
+                make_room_for_programs()
                 for block in group.blocks:
                     for found in runner.run(block):
                         lanes.add(found)
