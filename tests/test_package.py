@@ -82,7 +82,8 @@ def test_the_lazy_modules_are_imported_when_asked_for():
 
 
 def test_programs_are_let_go_of_before_they_fill_a_process(monkeypatch, tmp_path):
-    program = jax.jit(lambda x: x + 1)
+    traced = []
+    program = jax.jit(lambda x: traced.append(x) or x + 1)
     program(1.0)
     maps = tmp_path / "maps"
     maps.write_text("a map\n" * 10)
@@ -93,7 +94,9 @@ def test_programs_are_let_go_of_before_they_fill_a_process(monkeypatch, tmp_path
     )
     limit.write_text("20")
     make_room_for_programs()
-    assert program._cache_size() == 1
+    program(1.0)
+    assert len(traced) == 1
     limit.write_text("18")
     make_room_for_programs()
-    assert program._cache_size() == 0
+    program(1.0)
+    assert len(traced) == 2
