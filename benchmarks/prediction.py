@@ -60,11 +60,13 @@ def main() -> None:
                 costs[name].append(timed(job))
 
     base = min(cost.wall for cost in costs["Adaptive, rtol 1e-4"])
+    print(f"{x.shape[0]} x {x.shape[1]} inputs, widths {WIDTHS}, float32, on", end=" ")
     print(
-        f"{x.shape[0]} x {x.shape[1]} inputs, widths {WIDTHS}, float32, to t = {end:.2f}, {len(t)} records,"
+        f"{jax.devices()[0].device_kind}, interleaved rounds; to t = {end:.2f}, {len(t)} records."
     )
-    print(f"interleaved rounds on {jax.devices()[0].device_kind}; share of the simulation's")
-    print(f"matrix products in an evaluation of the flow: {predicted.share:.2%}\n")
+    print(
+        f"An evaluation of the thinned flow: {predicted.share:.2%} of the whole one's products.\n"
+    )
     heads = ("best, ms", "median", "processor, ms", "of Adaptive 1e-4", "first call, s")
     print(f"{'':24}" + "".join(f"{head:>18}" for head in heads))
     for name, found in costs.items():

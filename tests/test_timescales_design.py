@@ -89,6 +89,13 @@ def test_a_design_peaks_where_it_was_to(by):
     np.testing.assert_allclose(np.mean(peaks, axis=0), times, rtol=0.1)
 
 
+def test_a_design_in_double_precision(x64):
+    x = jnp.asarray(X)
+    found = design(NETWORK, x, 4.0, draws=1)
+    assert found.succeeded and found.values.dtype == jnp.float64
+    np.testing.assert_allclose(found.prediction.peak, 4.0, rtol=1e-2)
+
+
 def test_a_time_out_of_reach_is_said():
     x = jnp.asarray(X, jnp.float32)
     found = design(ska.mlp([8], scale=0.02), x, 1e-4, draws=1)

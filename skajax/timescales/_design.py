@@ -99,7 +99,7 @@ def design(
     known = known_spectrum(x, spectrum, size)
 
     stack = stack_of(network, x.dtype)
-    values = np.asarray(stack.scales if by == "scale" else stack.pace, float)
+    values = np.array(stack.scales if by == "scale" else stack.pace, float)
     require(
         by == "rate" or bool((values > 0).all()),
         "network",
