@@ -132,6 +132,11 @@ def test_a_schedule_reaches_the_fraction_at_the_accuracy(fraction, x64):
         (design, "times", {"times": [1.0, 2.0, 3.0]}),
         (design, "by", {"times": 1.0, "by": "luck"}),
         (design, "tolerance", {"times": 1.0, "tolerance": 0.0}),
+        (design, "tolerance", {"times": 1.0, "tolerance": 1e-6}),
+        (design, "draws", {"times": 1.0, "draws": 0}),
+        (design, "key", {"times": 1.0, "key": 3}),
+        (design, "size", {"times": 1.0, "size": 5}),
+        (schedule, "draws", {"draws": 0}),
         (design, "spectrum", {"times": 1.0, "spectrum": spectrum(jnp.ones((3, 2)))}),
         (schedule, "entropy_fraction", {"entropy_fraction": 1.0}),
         (schedule, "accuracy", {"accuracy": -0.1}),
@@ -141,3 +146,23 @@ def test_a_schedule_reaches_the_fraction_at_the_accuracy(fraction, x64):
 def test_arguments_that_do_not_fit(function, name, arguments, untyped):
     with pytest.raises(ValueError, match=f"Argument {name} must .*, but "):
         function(NETWORK, jnp.asarray(X, jnp.float32), **arguments)
+
+
+@pytest.mark.parametrize(
+    "function", [lambda x: design(NETWORK, x, 1.0), lambda x: schedule(NETWORK, x)]
+)
+def test_what_decides_by_values_says_so(function):
+    with pytest.raises(ValueError, match=r"Argument x must be known: .* outside of jit"):
+        jax.jit(function)(jnp.asarray(X, jnp.float32))
+
+
+def test_a_thinned_design_peaks_where_it_was_to_whatever_the_seed():
+    x = ska.data.sklearn("digits")[0][::9]
+    network = ska.mlp([96, 80])
+    found = design(network, x, [1.2, 0.6])
+    assert found.succeeded and found.prediction.share < 0.2
+    for seed in range(3):
+        weights = found.network.init(jax.random.key(seed), x)
+        run = ska.simulate(found.network, weights, x, ska.Adaptive(), 2.5)
+        peaks = [peak.t for peak in ska.landmarks.peaks(run)]
+        np.testing.assert_allclose(peaks, [1.2, 0.6], rtol=0.15)

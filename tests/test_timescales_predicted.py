@@ -149,6 +149,12 @@ def test_one_neuron_peaks_where_the_closed_form_has_it(x64):
         ("x", {"x": np.full((3, 4), np.nan)}),
         ("spectrum", {"spectrum": spectrum(jnp.ones((2, 4)))}),
         ("draws", {"draws": 0}),
+        ("size", {"size": 5}),
+        ("key", {"key": 3}),
+        ("t", {"t": [0.0, np.nan]}),
+        ("t", {"t": [0.0, 2.0, 1.0]}),
+        ("t", {"t": [1.0, 2.0]}),
+        ("t", {"t": 2.0}),
     ],
 )
 def test_arguments_that_do_not_fit(name, arguments, untyped):

@@ -10,14 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.optimize import brentq
 
-from skajax._checks import as_array, require, require_positive
+from skajax._checks import require, require_positive
 from skajax._types import Array, Bool, Count, Inputs, Key, PerLayer
 from skajax.layers import Paced
-from skajax.network import Network, check_inputs
-from skajax.timescales._predict import Prediction, known_spectrum, prediction, thinned
+from skajax.network import Network
+from skajax.timescales._predict import Prediction, asked, prediction, require_known, thinned
 from skajax.timescales._spectrum import Spectrum
-from skajax.timescales._thin import Size, dense_layers, stack_of
+from skajax.timescales._thin import Size, dense_layers
 
+FINEST = 1e-3
+"""To which the reduced model is solved."""
 STEPS = 12
 """How far the other side of a wanted time is looked for."""
 
@@ -80,25 +82,25 @@ def design(
     - ``by="rate"``: r in dW/dt = -r ∇H, as a :class:`skajax.Paced` layer. The first layer's time is
       as 1/r; a hidden layer's nearly so, as long as the input's own motion does not carry its peak.
     - ``spectrum``, ``key``, ``draws``, ``size``: as in :func:`predict`, whose assumptions these are.
-    - ``tolerance``: how far a predicted peak may be from its time, relative to it.
+    - ``tolerance``: how far a predicted peak may be from its time, relative to it; at least 1e-3.
 
     Returns a :class:`Design`, whose ``network`` is to be initialised and run as any: ``weights =
     found.network.init(key, x)``, then ``ska.simulate(found.network, weights, x, ...)`` by any method.
     That a time cannot be reached is no error: ``found.reached`` and ``str(found)`` say so. For given
     weights and exact times, at the price of simulations, see :func:`skajax.study.synchronise`.
 
-    Raises ValueError for arguments that do not fit: their names, what they must be, what they were.
+    Works outside of jit, vmap and grad. Raises ValueError for arguments that do not fit: their names,
+    what they must be, what they were.
     """
     layers = dense_layers(network)
-    x = as_array("x", x)
-    check_inputs(x)
     wanted = _wanted(times, len(layers))
     require(by in ("scale", "rate"), "by", "be 'scale' or 'rate'", f"it was {by!r}")
     require_positive("tolerance", tolerance, "a relative tolerance")
-    size = Size() if size is None else size
-    known = known_spectrum(x, spectrum, size)
-
-    stack = stack_of(network, x.dtype)
+    fits = tolerance >= FINEST
+    require(fits, "tolerance", f"be at least {FINEST:g}, the model's own", f"it was {tolerance!r}")
+    require_known(x)
+    question = asked(network, None, x, spectrum, key, draws, size)
+    stack, dtype = question.stack, question.x.dtype
     values = np.array(stack.scales if by == "scale" else stack.pace, float)
     require(
         by == "rate" or bool((values > 0).all()),
@@ -111,9 +113,10 @@ def design(
     def look(trial: np.ndarray) -> Prediction:
         nonlocal tried
         tried += 1
-        number = jnp.asarray(trial, x.dtype)
+        number = jnp.asarray(trial, dtype)
         changed = eqx.tree_at(lambda s: s.scales if by == "scale" else s.pace, stack, number)
-        return prediction(thinned(changed, None, x, known, key, draws, size), changed, x, None)
+        changed = question._replace(stack=changed)
+        return prediction(changed, thinned(changed), None)
 
     found = look(values)
     for layer, time in enumerate(map(float, wanted)):
@@ -133,10 +136,10 @@ def design(
     peaks = np.asarray(found.peak, float)
     return Design(
         network=_designed(network, values, by),
-        values=jnp.asarray(values, x.dtype),
-        wanted=jnp.asarray(wanted, x.dtype),
+        values=jnp.asarray(values, dtype),
+        wanted=jnp.asarray(wanted, dtype),
         prediction=found,
-        reached=jnp.asarray(np.abs(peaks / wanted - 1) <= tolerance),
+        reached=found.inside & jnp.asarray(np.abs(peaks / wanted - 1) <= tolerance),
         tried=tried,
     )
 

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from skajax._checks import as_array, require
+from skajax._checks import as_array, is_traced, require
 from skajax._types import (
     Array,
     Bool,
@@ -47,7 +48,8 @@ class Prediction(eqx.Module):
     inside: Bool[Array, "*lanes layers"]
     """False where the flow is largest at t = 0 (it starts saturated), or had found no end of rising."""
     spread: Float[Array, "*lanes layers"]
-    """Standard deviation of the peak's time over the draws; 0 for weights given, and for one draw."""
+    """Standard deviation of the peak's time over the draws; 0 for weights given, and for one draw. Less than
+    over initialisations, a half or a third of it: each draw is made to be near to what is to be expected."""
     steepest: Float[Array, "*lanes layers"]
     """When the entropy falls fastest, the minimum of its rate."""
     rates: Float[Array, "*lanes layers"]
@@ -91,7 +93,8 @@ def predict(
     Main arguments: a network of dense layers, its initial weights, or None, and the batch.
 
     - ``weights`` None: what is to be expected of weights drawn as ``network.init`` draws them. The
-      result is the mean over ``draws`` of the thinned network, made from ``key``; ``spread`` is theirs.
+      result is the mean over ``draws`` of the thinned network, made from ``key``; ``spread`` is theirs,
+      and less than that of as many initialisations.
     - ``spectrum``: that of x, with at least ``size.modes`` modes, where it is known already.
     - ``t``: times, increasing from 0, at which the curves are wanted, instead of those that were
       found to show every peak.
@@ -113,30 +116,58 @@ def predict(
     Works inside jit (network, draws and size static) and vmap. Raises ValueError for arguments that
     do not fit: their names, what they must be, what they were.
     """
+    question = asked(network, weights, x, spectrum, key, draws, size)
+    if t is not None:
+        t = _times_asked(t, question.x.dtype)
+    return prediction(question, thinned(question), t)
+
+
+class Question(NamedTuple):
+    """What the reduced model is asked, checked."""
+
+    stack: Stack
+    weights: Weights | None
+    x: Inputs
+    known: Spectrum
+    key: Key | None
+    draws: int
+    size: Size
+
+
+def asked(
+    network: Network,
+    weights: Weights | None,
+    x: Inputs,
+    spectrum: Spectrum | None,
+    key: Key | None,
+    draws: int,
+    size: Size | None,
+) -> Question:
+    """The question; raises ValueError where an argument does not fit."""
     dense_layers(network)
     x = as_array("x", x)
     check_inputs(x)
-    weights = checked_weights(network, weights, x)
+    if weights is not None:
+        given: Weights = jax.tree.map(lambda leaf: as_array("weights", leaf), weights)
+        check_weights(network, given, x)
+        weights = plain(network, given)
     size = Size() if size is None else size
-    known = known_spectrum(x, spectrum, size)
+    require(isinstance(size, Size), "size", "be a skajax.timescales.Size", f"it was {size!r}")
+    random = key is None or isinstance(key, jax.Array)
+    require(random, "key", "be one of JAX's, such as jax.random.key(0)", f"it was {key!r}")
     whole = isinstance(draws, int) and not isinstance(draws, bool) and draws >= 1
     require(whole, "draws", "be a whole number, at least 1", f"it was {draws!r}")
-    if t is not None:
-        t = jnp.asarray(as_array("t", t), x.dtype)
-    stack = stack_of(network, x.dtype)
-    return prediction(thinned(stack, weights, x, known, key, draws, size), stack, x, t)
+    known = _known_spectrum(x, spectrum, size)
+    return Question(stack_of(network, x.dtype), weights, x, known, key, draws, size)
 
 
-def checked_weights(network: Network, weights: Weights | None, x: Array) -> Weights | None:
-    """W and b of each layer, at whatever rate it learns, if weights are given and fit the network."""
-    if weights is None:
-        return None
-    given: Weights = jax.tree.map(lambda leaf: as_array("weights", leaf), weights)
-    check_weights(network, given, x)
-    return plain(network, given)
+def require_known(*arrays: object) -> None:
+    """Refuse what is traced, where the answer depends on values."""
+    must = "be known: this makes decisions by values, and works outside of jit, vmap and grad only"
+    require(not is_traced(arrays), "x", must, "it, or the weights, were traced")
 
 
-def known_spectrum(x: Array, known: Spectrum | None, size: Size) -> Spectrum:
+def _known_spectrum(x: Array, known: Spectrum | None, size: Size) -> Spectrum:
     """The spectrum given, if it is one of x; without, as much of it as is needed."""
     most = min(x.shape[0], x.shape[1] + 1)
     if known is None:
@@ -151,25 +182,30 @@ def known_spectrum(x: Array, known: Spectrum | None, size: Size) -> Spectrum:
     return known
 
 
+def _times_asked(t: SaveTimes, dtype: Any) -> TimeSeries:
+    """The times as an array, if curves can be had there."""
+    times = jnp.asarray(as_array("t", t), dtype)
+    fits = times.ndim == 1 and times.shape[0] >= 2
+    if fits and not is_traced(times):
+        values = np.asarray(times)
+        fits = bool(values[0] == 0 and np.isfinite(values).all() and (np.diff(values) > 0).all())
+    require(fits, "t", "be two or more finite times that increase from 0", f"it was {t!r}")
+    return times
+
+
 @eqx.filter_jit
-def thinned(
-    stack: Stack,
-    weights: Weights | None,
-    x: Array,
-    known: Spectrum,
-    key: Key | None,
-    draws: int,
-    size: Size,
-) -> Thin:
+def thinned(question: Question) -> Thin:
     """Thinned networks, stacked: one of given weights, or as many as are drawn."""
+    stack, weights, x, known, key, draws, size = question
     if weights is not None:
         return jax.tree.map(lambda a: a[None], taken(stack, weights, x, known, size))
     keys = jax.random.split(jax.random.key(0) if key is None else key, draws)
     return jax.vmap(lambda k: drawn(stack, k, x, known, size))(keys)
 
 
-def prediction(thins: Thin, stack: Stack, x: Array, t: TimeSeries | None) -> Prediction:
+def prediction(question: Question, thins: Thin, t: TimeSeries | None) -> Prediction:
     """What a few thinned networks, stacked, come to."""
+    x, stack = question.x, question.stack
     part = share(thins, [x.shape[1], *stack.widths], x.shape[0])
     return _predicted(thins, t, jnp.asarray(part, x.dtype))
 

@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from skajax._checks import as_array, require, require_positive
+from skajax._checks import require, require_positive
 from skajax._types import Array, Bool, Float, Inputs, Key, PerLayer, Scalar, TimeSeries, Weights
-from skajax.network import Network, check_inputs
-from skajax.timescales._predict import checked_weights, known_spectrum, thinned
+from skajax.network import Network
+from skajax.timescales._predict import asked, require_known, thinned
 from skajax.timescales._reduced import Thin, end_of_euler, solve
 from skajax.timescales._spectrum import Spectrum
-from skajax.timescales._thin import Size, dense_layers, stack_of
+from skajax.timescales._thin import Size
 
 RECORDS = 128
 LONGER = 4.0
@@ -65,19 +65,16 @@ def schedule(
     **It fails** where :func:`predict` does, and for small f: entropy falls as slowly as ln t / t at
     last, by the few samples and neurons that are still undecided, of which the thinned network has fewer.
 
-    Returns a :class:`Schedule`. That the entropy never falls so far is no error: ``reached`` is False.
+    Works outside of jit, vmap and grad. Returns a :class:`Schedule`. That the entropy never falls so
+    far is no error: ``reached`` is False.
     Raises ValueError for arguments that do not fit: their names, what they must be, what they were.
     """
-    dense_layers(network)
-    x = as_array("x", x)
-    check_inputs(x)
     fits = isinstance(entropy_fraction, float | int) and 0 < entropy_fraction < 1
     require(fits, "entropy_fraction", "lie inside (0, 1)", f"it was {entropy_fraction!r}")
     require_positive("accuracy", accuracy, "a relative error")
-    weights = checked_weights(network, weights, x)
-    size = Size() if size is None else size
-    known = known_spectrum(x, spectrum, size)
-    thins = thinned(stack_of(network, x.dtype), weights, x, known, key, draws, size)
+    require_known(x, weights)
+    question = asked(network, weights, x, spectrum, key, draws, size)
+    thins, dtype = thinned(question), question.x.dtype
 
     t, entropy = _fallen(thins, entropy_fraction)
     left = entropy.sum(axis=1)
@@ -85,10 +82,10 @@ def schedule(
     reached = below.size > 0
     T = _crossing(t, left, entropy_fraction * left[0], int(below[0])) if reached else float(t[-1])
     each = [np.interp(T, t, column) / column[0] for column in entropy.T]
-    per_dt = float(jnp.max(_error_per_dt(thins, jnp.asarray(T, x.dtype))))
+    per_dt = float(jnp.max(_error_per_dt(thins, jnp.asarray(T, dtype))))
     dt = min(accuracy / per_dt, COARSEST / float(jnp.max(thins.rates)), T)
     K = math.ceil(T / dt - 1e-9)
-    number = lambda value: jnp.asarray(value, x.dtype)
+    number = lambda value: jnp.asarray(value, dtype)
     return Schedule(
         T=number(T),
         dt=number(T / K),
