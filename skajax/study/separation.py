@@ -55,6 +55,9 @@ def fisher_ratio(features: ArrayLike, labels: ArrayLike) -> float:
     means = members.T @ centred / counts[:, None]
     between = float(np.sum(counts[:, None] * means**2))
     within = float(np.sum((centred - means[place]) ** 2))
+    # What centring leaves of features that are all alike is rounding.
+    rounding = (len(features) * np.finfo(float).eps * np.abs(features).max()) ** 2 * features.size
+    between, within = (value if value > rounding else 0.0 for value in (between, within))
     if between == 0:
         return 0.0
     return between / within if within > 0 else float("inf")

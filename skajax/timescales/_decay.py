@@ -27,10 +27,10 @@ class PowerLaw(NamedTuple):
     exponent: float
     """p."""
     error: float
-    """Its standard error."""
+    """Its standard error; where the law bends, half of what lies between ``low`` and ``high``."""
     low: float
     high: float
-    """Ends of its confidence interval."""
+    """Ends of its confidence interval; where the law bends, of ``early`` and ``late``."""
     early: float
     late: float
     """p of the first and of the second half of ln t alone: where they differ, it is no power law."""
@@ -45,8 +45,10 @@ def power_law(
 
     Records of one run are no independent draws. With residuals of lag-1 correlation ρ (corrected for
     its bias beside a line, -(2 + 4ρ)/n), n of them are worth n (1 - ρ)/(1 + ρ): that many enter the
-    variance RSS / ((n_eff - 2) Σ (ln t - mean)²) and Student's quantile. Where the law itself
-    bends, ``early`` and ``late`` tell; the interval is that of the best straight line.
+    variance RSS / ((n_eff - 2) Σ (ln t - mean)²) and Student's quantile. Where n_eff is 3, the least
+    there can be, what the line leaves is one smooth bend: there is no noise that more records would
+    average away, and the exponent is known to within what it does over the window, from ``early`` to
+    ``late``. Solutions of the flow are of this kind.
 
     Raises ValueError unless t and y are positive, t increases, and there are 8 or more.
     """
@@ -71,7 +73,11 @@ def power_law(
     early, late = (
         -_line(u[part], v[part])[0] if part.sum() >= 2 else math.nan for part in (half, ~half)
     )
-    return PowerLaw(-slope, error, -slope - reach, -slope + reach, early, late, effective)
+    low, high = -slope - reach, -slope + reach
+    if effective == PIECES:
+        low, high = min(early, late, -slope), max(early, late, -slope)
+        error = (high - low) / 2
+    return PowerLaw(-slope, error, low, high, early, late, effective)
 
 
 def decay(
