@@ -223,6 +223,11 @@ def test_what_does_not_fit_is_named(tmp_path, untyped):
         (lambda: intrinsic(one.network(), one.inputs(), seeds=1), "seeds"),
         (lambda: intrinsic(one.network(), one.inputs(), batches=(1000,)), "batches"),
         (lambda: intrinsic(one.network(), one.inputs(), t1=0.0), "t1"),
+        (lambda: intrinsic(one.network(), one.inputs(), t1_steps=0.0), "t1_steps"),
+        (lambda: intrinsic(one.network(), one.inputs(), seeds=2.5), "seeds"),
+        (lambda: intrinsic(one.network(), one.inputs(), batches=(6.5,)), "batches"),
+        (lambda: intrinsic(one.network(), one.inputs(), batches=(10,), scales=(0.0,)), "scales"),
+        (lambda: intrinsic(one.network(), one.inputs(), batches=(10,), steps=(9.0,)), "steps"),
     ):
         with pytest.raises(ValueError) as error:
             function()

@@ -61,7 +61,7 @@ def test_the_linear_solution_of_paced_layers(x64):
     run = ska.simulate(network, weights, x, ska.Adaptive(rtol=1e-11, atol=1e-16), 2.0)
     for got, z in zip(found.Z, run.final.Z, strict=True):
         assert np.abs(z).max() < 1e-3
-        np.testing.assert_allclose(got, z, rtol=0, atol=2e-6 * np.linalg.norm(z))
+        np.testing.assert_allclose(got, z, rtol=0, atol=1e-6 * np.linalg.norm(z))
 
 
 @pytest.mark.parametrize("rate", [0, -1.0, np.inf, "fast"])

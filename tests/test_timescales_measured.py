@@ -336,6 +336,44 @@ def test_ranks_put_the_least_spread_first_and_the_vague_last():
     assert list(only["definition"].values) == ["steady", "loose", "vague"]
 
 
+def test_a_definition_gains_nothing_by_being_undefined():
+    whole = [1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6]
+    partial = [1.0, 1.01, 1.02, 1.03, np.nan, np.nan, np.nan]
+    table = timescales.rank({"seed": lanes({"partial": partial, "whole": whole})})
+    assert list(table["definition"].values) == ["whole", "partial"]
+
+
+def test_a_lane_that_failed_harms_no_other():
+    network, x = (
+        ska.mlp([6, 4], scale=0.5),
+        jnp.asarray(np.random.default_rng(0).uniform(size=(9, 3))),
+    )
+    drawn = jax.vmap(lambda key: network.init(key, x))(jax.random.split(jax.random.key(0), 3))
+    ensemble = jax.tree.map(lambda w: w.at[1].set(jnp.nan), drawn)
+    single = lambda w: ska.simulate(network, w, x, ska.Euler(0.1), steps=40)
+    runs = jax.jit(jax.vmap(single))(ensemble)
+    found = timescales.measure(runs, lanes=["seed"])
+    assert (
+        np.isnan(found["time"].sel(seed=1)).all()
+        and np.isnan(found["network_time"].sel(seed=1)).all()
+    )
+    assert all("diverged" in text for text in found["reason"].sel(seed=1).values.ravel())
+    for lane in (0, 2):
+        alone = timescales.measure(single(jax.tree.map(lambda w, lane=lane: w[lane], ensemble)))
+        np.testing.assert_allclose(found["time"].sel(seed=lane), alone["time"], rtol=1e-6)
+    for name in ("layer", "definition"):
+        with pytest.raises(
+            ValueError, match="Argument lanes must name each of the run's 1 vmapped"
+        ):
+            timescales.measure(runs, lanes=[name])
+
+
+def test_where_nothing_flows_it_is_said(template):
+    run = synthetic(template, FINE, flow_norm=[np.zeros_like(FINE), hump(FINE, 0.5, 0.7)])
+    reason = timescales.measure(run)["reason"].sel(definition="residence_minimum", layer=1)
+    assert reason == "nothing flows"
+
+
 @pytest.mark.parametrize("spacing", [np.linspace, np.geomspace])
 @pytest.mark.parametrize("rho", [0.0, 0.8])
 def test_the_exponents_interval_covers(spacing, rho):
@@ -430,6 +468,10 @@ def test_what_does_not_fit_is_named(template, untyped):
         (lambda: timescales.power_law(t, -t), "y"),
         (lambda: timescales.power_law(t, t, confidence=1.0), "confidence"),
         (lambda: timescales.decay(run, after=0.0), "after"),
+        (lambda: timescales.decay(run, confidence=2.0), "confidence"),
+        (lambda: timescales.residence_at("a"), "t"),
+        (lambda: timescales.residence_at(np.ones(2)), "t"),
+        (lambda: jax.jit(timescales.measure)(run), "run"),
     ):
         with pytest.raises(ValueError) as error:
             function()

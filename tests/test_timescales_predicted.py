@@ -188,8 +188,10 @@ def knowledge_apart(weights, x, network, t):
 @pytest.mark.parametrize("problem", [ref.SAMPLE, ref.SMALL, ref.DEEP], ids=lambda p: p.name)
 def test_the_linear_solution_is_exact_while_knowledge_is_small(problem, x64):
     weights, x = small(problem, 3e-5)
+    _, largest = knowledge_apart(weights, x, problem.network, 2.0)
+    weights, x = small(problem, 3e-5 * 9e-4 / largest)
     apart, largest = knowledge_apart(weights, x, problem.network, 2.0)
-    assert 3e-5 < largest < 1e-3
+    assert 8e-4 < largest < 1e-3
     assert (apart < 1e-6).all()
 
 
@@ -200,6 +202,14 @@ def test_what_the_linear_solution_leaves_out_is_of_second_order_in_every_layer(x
         errors.append(knowledge_apart(weights, x, ref.DEEP.network, 1.0)[0])
     order = np.log2(errors[0] / errors[1])
     np.testing.assert_allclose(order, 2, atol=0.1)
+
+
+@pytest.mark.parametrize("t", [np.nan, -1.0, np.ones(2), np.inf])
+def test_a_time_that_is_none(t, untyped):
+    network, x = ska.mlp([2]), jnp.ones((3, 4))
+    weights = network.init(jax.random.key(0), x)
+    with pytest.raises(ValueError, match="Argument t must be one finite time, 0 or later, but"):
+        linear(network, weights, x, t)
 
 
 def test_one_neuron_of_one_sample_grows_at_its_own_rate(x64):

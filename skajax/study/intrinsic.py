@@ -63,10 +63,16 @@ def intrinsic(
     require(dense, "network", "have dense layers only", f"it was {network!r}")
     require_positive("t1", t1, "an end time")
     require_positive("t1_steps", t1_steps, "an end time")
-    require(seeds >= 2, "seeds", "be at least 2, because spreads are measured", f"it was {seeds!r}")
+    whole = isinstance(seeds, int) and not isinstance(seeds, bool) and seeds >= 2
+    require(whole, "seeds", "be at least 2, because spreads are measured", f"it was {seeds!r}")
     most = x.shape[0]
-    fits = all(1 <= batch <= most for batch in batches)
+    fits = all(isinstance(batch, int) and 1 <= batch <= most for batch in batches)
     require(fits, "batches", f"be numbers of samples up to {most}", f"they were {batches!r}")
+    for scale in scales:
+        require_positive("scales", scale, "standard deviations")
+    for dt in steps:
+        require_positive("steps", dt, "step sizes")
+        require(dt <= t1_steps, "steps", f"be at most t1_steps, {t1_steps}", f"one was {dt!r}")
 
     # Weights of scale 1 times a scale, by one network: one program for them all.
     unit = _rescaled(network, 1.0)

@@ -99,6 +99,7 @@ def decay(
     import xarray as xr
 
     require_positive("after", after, "a multiple of the peak's time")
+    require(0 < confidence < 1, "confidence", "lie in (0, 1)", f"it was {confidence!r}")
     t, values = landmarks.series(run, observable)
     rows, starts, reasons = [], [], []
     for column, peak in enumerate(landmarks.peaks(run, observable)):

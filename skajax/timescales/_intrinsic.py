@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     import xarray
 
 
+VAGUE = 0.1
+"""A definition may be undefined in so many of the lanes, and be compared on the others."""
+
+
 def spread(data: "xarray.Dataset", over: str) -> "xarray.Dataset":
     """How far measured times spread along one axis of lanes: median, quartiles, relative spread.
 
@@ -52,8 +56,9 @@ def rank(axes: "Mapping[str, xarray.Dataset]") -> "xarray.Dataset":
     "scale": other}``; the datasets share their definitions. Over (definition, axis): ``relative``, the
     median over layers (and over any other axes of lanes) of :func:`spread`'s, ``full`` likewise, the
     share ``undefined``, and the ``rank`` on that axis, from 1. Over (definition,): ``worst``, the largest
-    spread over all axes, by which definitions are ordered. A definition that more than half of the
-    lanes leave undefined comes after all others on that axis, because what is left of it is a choice.
+    spread over all axes, by which definitions are ordered: it compares what is, and so depends on how far
+    the axes reach. A definition that more than a tenth of the lanes leave undefined comes after all others
+    on that axis, because what is left of it is a choice.
     """
     import xarray as xr
 
@@ -77,7 +82,7 @@ def rank(axes: "Mapping[str, xarray.Dataset]") -> "xarray.Dataset":
     require(same, "axes", "share their definitions", f"they were {names}")
     table = xr.concat(columns, "axis", coords="minimal", compat="override")
     table = table.assign_coords(axis=list(axes)).transpose("definition", "axis")
-    vague = table["undefined"].values > 0.5
+    vague = table["undefined"].values > VAGUE
     spreads = np.where(np.isnan(table["relative"].values), np.inf, table["relative"].values)
     order = np.lexsort((spreads, vague), axis=0)
     places = np.empty_like(order)

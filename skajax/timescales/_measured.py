@@ -61,9 +61,11 @@ def measure(
     exact (:mod:`skajax.landmarks`); of any other they are as fine as its records.
 
     Returns a Dataset over (definition, layer), the lanes in front: ``time``, NaN where the run has none,
-    and ``reason``, which says why; over (definition,) ``network_time`` and ``network_reason``.
+    and ``reason``, which says why; over (definition,) ``network_time`` and ``network_reason``. A lane
+    of a batch that has no finite record has no times, for the reason that it ended.
 
-    Raises ValueError for a run without a finite record, and arguments that do not fit.
+    Works outside of jit, vmap and grad. Raises ValueError for a single run without a finite record, and
+    arguments that do not fit.
     """
     import xarray as xr
 
@@ -73,11 +75,13 @@ def measure(
     names = [one.name for one in chosen]
     require(len({*names}) == len(names), "definitions", "have a name each", f"it was {names}")
     require(isinstance(run, Trajectory), "run", "be a Trajectory", f"it was {type(run).__name__}")
+    require(not is_traced(run), "run", "be known", "it was traced: measure outside of jit and vmap")
     lanes, shape = tuple(lanes), np.shape(run.t)[:-1]
+    free = len({*lanes, "definition", "layer"}) == len(lanes) + 2
     require(
-        len(lanes) == len(shape),
+        len(lanes) == len(shape) and free,
         "lanes",
-        f"name each of the run's {len(shape)} vmapped axes",
+        f"name each of the run's {len(shape)} vmapped axes, none of them 'definition' or 'layer'",
         f"it was {lanes!r}",
     )
     runs = [
@@ -85,7 +89,7 @@ def measure(
         for lane in np.ndindex(shape)
     ]
     layers = run.entropy.shape[-1]
-    found = [[_checked(one, one.read(each), layers) for one in chosen] for each in runs]
+    found = [[_checked(one, _read(one, each, lanes), layers) for one in chosen] for each in runs]
 
     def array(read: Callable[[Times], Any], dtype: Any, *last: int) -> np.ndarray:
         values = [[read(times) for times in row] for row in found]
@@ -108,6 +112,13 @@ def measure(
     )
     about = {"method": run.method, "precision": str(run.entropy.dtype), "outcome": str(run.outcome)}
     return data.assign_attrs(about | versions())
+
+
+def _read(definition: Definition, run: Trajectory, lanes: Sequence[str]) -> Times:
+    """What a definition finds; in a lane that has failed from the start, nothing."""
+    if lanes and not np.isfinite(np.asarray(run.entropy)).all(axis=-1).any():
+        return _all(run, np.nan, str(run.outcome))
+    return definition.read(run)
 
 
 def residence(run: Trajectory) -> "xarray.DataArray":
@@ -149,7 +160,8 @@ def entropy_left(fraction: float) -> Definition:
 
 def residence_at(t: float) -> Definition:
     """The residence time ‖Z‖ / ‖Φ‖ (eq. 5) at one instant."""
-    require(np.isfinite(t) and t >= 0, "t", "be a time of the run", f"it was {t!r}")
+    number = isinstance(t, float | int | np.number) and not isinstance(t, bool)
+    require(number and 0 <= t < np.inf, "t", "be a time of the run", f"it was {t!r}")
 
     def read(run: Trajectory) -> Times:
         rate = _value(run, _Turnover(), float(t))
@@ -249,10 +261,17 @@ def _growth(run: Trajectory) -> Times:
 def _residence_minimum(run: Trajectory) -> Times:
     found = landmarks.peaks(run, _Turnover())
     start = float(landmarks.series(run, _Turnover())[0][0])
-    why = "the residence time still falls at the end"
+    moving = np.asarray([one.value > 0 for one in found])
+    falls = "the residence time still falls at the end"
     ended = lambda one: not one.interior and one.t > start
     return _times(
-        [(np.nan if ended(one) or one.value <= 0 else 1 / one.value, why) for one in found]
+        [
+            (
+                1 / one.value if moves and not ended(one) else np.nan,
+                falls if moves else "nothing flows",
+            )
+            for one, moves in zip(found, moving, strict=True)
+        ]
     )
 
 
@@ -274,7 +293,13 @@ def _flow_converged(run: Trajectory) -> Times:
         if one.direction < 0 and one.t > tops[one.layer - 1].t:
             down.setdefault(one.layer - 1, one.t)
     flows = _last(run, _Whole("flow_norm"))
-    why = lambda c: f"the flow is at {flows[c] / tops[c].value:.3g} of its peak at the end"
+
+    def why(column: int) -> str:
+        top = tops[column].value
+        if top <= 0:
+            return "nothing flows"
+        return f"the flow is at {flows[column] / top:.3g} of its peak at the end"
+
     return _times([(down.get(c, np.nan), why(c)) for c in range(len(tops))])
 
 
