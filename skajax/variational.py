@@ -206,8 +206,11 @@ def onsager_machlup(
 
         ½ B ∫ (‖Ẇ‖² + ‖∇_W F‖²) dt + H(t1) - H(t0) - ∫ transport dt ≥ 0,
 
-    (De Giorgi): no motion takes off more entropy than the flow for what it dissipates. ``panels`` as in
-    :func:`action`.
+    (De Giorgi). A squared distance from the solutions there is for every differential equation; SKA's own is
+    that the expansion is one of entropy: no motion takes off more of it, beside what the moving input
+    brings, than half of its own speed and slope squared. In the first layer that is an end-point term;
+    above it the transport depends on the path, and the flow as a whole is no gradient flow of Σ H.
+    ``panels`` as in :func:`action`.
     """
 
     def distance(t: Scalar) -> PerLayer:

@@ -78,7 +78,8 @@ def design(
     Main arguments: a network of dense layers, the batch, and the times, one for all layers or one each.
 
     - ``by="scale"``: σ in W(0) ~ N(0, σ²). A layer peaks later by 1/λ_l for each factor e that σ is
-      smaller, λ_l its growth rate; much earlier than 2/λ_l no σ makes it: the layer begins saturated.
+      smaller, λ_l its growth rate; much earlier than 2/λ_l no σ makes it: the layer begins saturated. Near to
+      that σ is large, predictions fail, and seeds differ by half of the time: look at ``prediction``.
     - ``by="rate"``: r in dW/dt = -r ∇H, as a :class:`skajax.Paced` layer. The first layer's time is
       as 1/r; a hidden layer's nearly so, as long as the input's own motion does not carry its peak.
     - ``spectrum``, ``key``, ``draws``, ``size``: as in :func:`predict`, whose assumptions these are.
