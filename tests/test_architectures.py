@@ -224,11 +224,35 @@ def test_what_does_not_fit_is_named(tmp_path, untyped):
         (lambda: intrinsic(one.network(), one.inputs(), batches=(1000,)), "batches"),
         (lambda: intrinsic(one.network(), one.inputs(), t1=0.0), "t1"),
         (lambda: intrinsic(one.network(), one.inputs(), t1_steps=0.0), "t1_steps"),
-        (lambda: intrinsic(one.network(), one.inputs(), seeds=2.5), "seeds"),
-        (lambda: intrinsic(one.network(), one.inputs(), batches=(6.5,)), "batches"),
-        (lambda: intrinsic(one.network(), one.inputs(), batches=(10,), scales=(0.0,)), "scales"),
-        (lambda: intrinsic(one.network(), one.inputs(), batches=(10,), steps=(9.0,)), "steps"),
     ):
         with pytest.raises(ValueError) as error:
             function()
         assert str(error.value).startswith(f"Argument {argument} must ")
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "must"),
+    [
+        ("seeds", 2.5, "be a whole number, 2 or more"),
+        ("seeds", True, "be a whole number, 2 or more"),
+        ("seeds", "a", "be a whole number, 2 or more"),
+        ("batches", (6.5,), "be numbers of samples up to 150"),
+        ("batches", (True,), "be numbers of samples up to 150"),
+        ("batches", 6, "be a sequence of numbers"),
+        ("scales", (0.0,), "be standard deviations, positive and finite"),
+        ("scales", (np.nan,), "be standard deviations, positive and finite"),
+        ("scales", 0.1, "be a sequence of numbers"),
+        ("steps", ("a",), "be step sizes, positive and finite"),
+        ("steps", 0.1, "be a sequence of numbers"),
+        ("steps", (9.0,), "make up t1_steps, 4.0, in a whole number of steps"),
+        ("steps", (0.3,), "make up t1_steps, 4.0, in a whole number of steps"),
+        ("t1_steps", np.inf, "be an end time, positive and finite"),
+        ("t1_steps", "a", "be an end time, positive and finite"),
+    ],
+)
+def test_what_intrinsic_refuses_goes_by_its_own_name(argument, value, must, untyped):
+    one = Setting("wine", 30, (4,))
+    given = {"batches": (10,), argument: value}
+    with pytest.raises(ValueError) as error:
+        intrinsic(one.network(), one.inputs(), **given)
+    assert str(error.value).startswith(f"Argument {argument} must {must}")

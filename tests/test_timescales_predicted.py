@@ -204,12 +204,25 @@ def test_what_the_linear_solution_leaves_out_is_of_second_order_in_every_layer(x
     np.testing.assert_allclose(order, 2, atol=0.1)
 
 
-@pytest.mark.parametrize("t", [np.nan, -1.0, np.ones(2), np.inf])
+@pytest.mark.parametrize("t", [np.nan, -1.0, np.ones(2), np.inf, True, 1j, None, "a"])
 def test_a_time_that_is_none(t, untyped):
     network, x = ska.mlp([2]), jnp.ones((3, 4))
     weights = network.init(jax.random.key(0), x)
-    with pytest.raises(ValueError, match="Argument t must be one finite time, 0 or later, but"):
+    with pytest.raises(
+        ValueError,
+        match=r"Argument t must be (one finite time, 0 or later|an array of numbers), but",
+    ):
         linear(network, weights, x, t)
+
+
+def test_a_traced_time_is_one(untyped):
+    network, x = ska.mlp([2]), jnp.ones((3, 4))
+    weights = network.init(jax.random.key(0), x)
+    at = lambda t: linear(network, weights, x, t).Z[0]
+    with pytest.raises(ValueError, match="Argument t must be one finite time, 0 or later, but"):
+        jax.jit(at)(jnp.ones(2))
+    for t, z in zip((1.0, 2.0), jax.vmap(at)(jnp.array([1.0, 2.0])), strict=True):
+        np.testing.assert_allclose(z, at(t), rtol=1e-5)
 
 
 def test_one_neuron_of_one_sample_grows_at_its_own_rate(x64):

@@ -63,16 +63,22 @@ def intrinsic(
     require(dense, "network", "have dense layers only", f"it was {network!r}")
     require_positive("t1", t1, "an end time")
     require_positive("t1_steps", t1_steps, "an end time")
-    whole = isinstance(seeds, int) and not isinstance(seeds, bool) and seeds >= 2
-    require(whole, "seeds", "be at least 2, because spreads are measured", f"it was {seeds!r}")
+    fits = _whole(seeds) and seeds >= 2
+    must = "be a whole number, 2 or more, because spreads are measured"
+    require(fits, "seeds", must, f"it was {seeds!r}")
+    for name, values in (("scales", scales), ("batches", batches), ("steps", steps)):
+        require(np.ndim(values) == 1, name, "be a sequence of numbers", f"it was {values!r}")
     most = x.shape[0]
-    fits = all(isinstance(batch, int) and 1 <= batch <= most for batch in batches)
+    fits = all(_whole(batch) and 1 <= batch <= most for batch in batches)
     require(fits, "batches", f"be numbers of samples up to {most}", f"they were {batches!r}")
     for scale in scales:
         require_positive("scales", scale, "standard deviations")
     for dt in steps:
         require_positive("steps", dt, "step sizes")
-        require(dt <= t1_steps, "steps", f"be at most t1_steps, {t1_steps}", f"one was {dt!r}")
+        count = round(t1_steps / dt)
+        fits = count >= 1 and abs(t1_steps / dt - count) <= min(1e-6 * count, 1e-2)
+        must = f"make up t1_steps, {t1_steps}, in a whole number of steps"
+        require(fits, "steps", must, f"one was {dt!r}")
 
     # Weights of scale 1 times a scale, by one network: one program for them all.
     unit = _rescaled(network, 1.0)
@@ -131,6 +137,10 @@ def intrinsic_table(found: Intrinsic) -> str:
         missing = percent(row["undefined"].mean().item())
         lines.append(f"| {name} | {' | '.join(cells)} | {missing} |")
     return "\n".join(lines)
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def _rescaled(network: Network, scale: float) -> Network:

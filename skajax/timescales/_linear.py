@@ -5,7 +5,6 @@ import math
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from skajax._checks import as_array, is_traced, require
 from skajax._types import Array, Float, Inputs, Scalar, ScalarLike, Weights
@@ -34,19 +33,20 @@ def linear(network: Network, weights: Weights, x: Inputs, t: ScalarLike) -> Stat
     whose solution to first order in u is :func:`_drifted`. That z is then as exact as the first
     layer's: what is left out is of relative order z² in every layer, 1e-6 at |z| = 1e-3.
 
-    Returns the :class:`skajax.State` at t; where the largest |z| of it is no longer small, it has left the
-    linear regime, and grows on past all bounds. Works inside jit, vmap and grad. Raises ValueError for
-    arguments that do not fit: their names, what they must be, what they were.
+    Returns the :class:`skajax.State` at t; where the largest |z| of it is no longer small against 1, it has
+    left the linear regime, and grows on past all bounds. Works inside jit, vmap and grad. Raises
+    ValueError for arguments that do not fit: their names, what they must be, what they were.
     """
     dense_layers(network)
     x = as_array("x", x)
     check_inputs(x)
     weights = jax.tree.map(lambda leaf: as_array("weights", leaf), weights)
     check_weights(network, weights, x)
-    if not is_traced(t):
-        fits = np.ndim(t) == 0 and 0 <= float(t) < np.inf
-        require(fits, "t", "be one finite time, 0 or later", f"it was {t!r}")
-    return _linear(network, weights, x, jnp.asarray(t, x.dtype))
+    time = as_array("t", t)
+    real = jnp.issubdtype(time.dtype, jnp.integer) or jnp.issubdtype(time.dtype, jnp.floating)
+    fits = real and time.ndim == 0 and (is_traced(time) or 0 <= float(time) < math.inf)
+    require(fits, "t", "be one finite time, 0 or later", f"it was {t!r}")
+    return _linear(network, weights, x, time.astype(x.dtype))
 
 
 @eqx.filter_jit
