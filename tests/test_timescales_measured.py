@@ -437,6 +437,41 @@ def test_late_flow_of_one_neuron_decays_like_one_over_t():
     assert widths[1] < 0.8 * widths[0] < 0.2
 
 
+def test_late_flow_of_two_layers_decays_as_its_local_slopes_say():
+    weights, x = ref.SMALL.numpy()
+    weights = [(0.05 * W, 0.05 * b) for W, b in weights]
+    end = 1000.0
+    times = np.concatenate([np.linspace(0, 15, 100), np.geomspace(15.1, end, 300)])
+    method = ska.Adaptive(rtol=1e-8, atol=1e-10)
+    start = ref.to_skajax(weights)
+    run = ska.simulate(ref.SMALL.network, start, jnp.asarray(x), method, t1=end, save_at=times)
+    fit = timescales.decay(run)
+    # d ln ‖Φ‖ / d ln t, by differences of an integration of its own.
+    solved = solve_ivp(
+        lambda _, y: ref.flat(ref.flow(ref.unflat(y, weights), x)), (0, end), ref.flat(weights),
+        "LSODA", rtol=1e-10, atol=1e-13, dense_output=True,
+    )  # fmt: skip
+
+    def ln_flow(t):
+        now = ref.unflat(solved.sol(t), weights)
+        Zdot, _ = ref.tangents(now, ref.flow(now, x), x)
+        return np.log([np.linalg.norm(rate) for rate in Zdot])
+
+    for column in range(2):
+        layer = fit.isel(layer=column)
+        late = times[times >= layer["start"].item()]  # evenly spaced in ln t
+        u = np.log(late)
+        local = -np.gradient([ln_flow(t)[column] for t in late], u)
+        # A line by least squares has the mean of the slopes, weighed by (u - u_0)(u_n - u).
+        first = u <= (u[0] + u[-1]) / 2
+        for name, part in (("exponent", u > 0), ("early", first), ("late", ~first)):
+            weigh = (u[part] - u[part][0]) * (u[part][-1] - u[part])
+            want = np.average(local[part], weights=weigh)
+            np.testing.assert_allclose(layer[name], want, atol=5e-4)
+        middle = np.interp(u.mean(), u, local)
+        assert local.min() < layer["low"] < middle < layer["high"] < local.max()
+
+
 def test_decay_says_why_there_is_no_fit(template):
     run = synthetic(template, FINE, flow_norm=[np.exp(-FINE), hump(FINE, 9.0, 0.7)])
     fit = timescales.decay(run)
