@@ -24,6 +24,12 @@ def is_traced(*trees: object) -> bool:
     return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(trees))
 
 
+def is_whole(value: Any, least: int = 1) -> bool:
+    """Whether it is a whole number, of Python's or NumPy's, and at least so much; True is none."""
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    return whole and int(value) >= least
+
+
 def as_array(argument: str, value: Any) -> jax.Array:
     """The value as an array of JAX's, if it is one of numbers."""
     if isinstance(value, jax.Array):

@@ -30,7 +30,7 @@ import optimistix as optx
 from jax import lax
 
 from skajax import entropy as ent
-from skajax._checks import as_array, require, require_positive
+from skajax._checks import as_array, is_whole, require, require_positive
 from skajax._types import (
     Array,
     ArrayLike,
@@ -263,26 +263,25 @@ def minimising_movement(
     require_positive("rtol", tolerance, "a tolerance")
     solver = optx.LBFGS(rtol=tolerance, atol=tolerance)
     moved, iterations, converged, inputs = [], [], [], x
-    for layer, w, start in zip(network.layers, weights, flow(network, weights, x), strict=True):
+    for layer, w, velocity in zip(network.layers, weights, flow(network, weights, x), strict=True):
         z = layer.knowledge(w, inputs)
-        after = lambda s, unit, w=w: jax.tree.map(
-            lambda w, s: w + dt * (unit * s).astype(dtype), w, s
-        )
-
-        # In units of the flow, so that the tolerance is relative to it.
-        size = dissipation((start,), (start,), 1)[0]
+        # u = unit s, with the flow's size for a unit: the tolerance is relative to it.
+        size = dissipation((velocity,), (velocity,), 1)[0]
         unit = jnp.sqrt(jnp.where(size > 0, size, 1)).astype(float)
 
-        def objective(s: Any, _: Any, layer=layer, z=z, a=inputs, after=after, unit=unit) -> Scalar:
-            gained = jnp.sum(_entropy_gained(z, layer.knowledge(after(s, unit), a)))
+        def after(s: Any, w=w, unit=unit) -> Any:
+            return jax.tree.map(lambda w, s: w + dt * (unit * s).astype(dtype), w, s)
+
+        def objective(s: Any, _: Any, layer=layer, z=z, a=inputs, unit=unit, after=after) -> Scalar:
+            gained = jnp.sum(_entropy_gained(z, layer.knowledge(after(s), a)))
             descent = gained / (x.shape[0] * dt)
             return descent.astype(float) / unit**2 + dissipation((s,), (s,), 1)[0] / 2
 
-        # From rest, where the objective is 0: what is found is no worse than not to move. (And of the
-        # precision of the solver's memory.)
-        rest = jax.tree.map(lambda v: jnp.zeros(v.shape, float), start)
+        # From rest, where the objective is 0: what is found is no worse than not to move.
+        # Of type float, the precision of the solver's memory.
+        rest = jax.tree.map(lambda v: jnp.zeros(v.shape, float), velocity)
         found = optx.minimise(objective, solver, rest, max_steps=max_steps, throw=False)
-        moved.append(after(found.value, unit))
+        moved.append(after(found.value))
         iterations.append(found.stats["num_steps"])
         converged.append(found.result == optx.RESULTS.successful)
         inputs = ent.decision(z)
@@ -341,9 +340,8 @@ def _real(value: Any) -> Array:
 def _integral(
     rate: Callable[[Scalar], Array], t0: ScalarLike, t1: ScalarLike, panels: int
 ) -> Array:
-    whole = isinstance(panels, int | np.integer) and not isinstance(panels, bool)
     require(
-        whole and panels >= 1,
+        is_whole(panels),
         "panels",
         "be a whole number of panels, at least 1",
         f"it was {panels!r}",

@@ -36,7 +36,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from skajax._checks import require
+from skajax._checks import is_whole, require
 
 
 class _Kind(NamedTuple):
@@ -50,10 +50,6 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _is_whole(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
 def _is_list(value: object, fits: Callable[[Any], bool]) -> bool:
     return isinstance(value, list) and len(value) >= 1 and all(map(fits, value))
 
@@ -64,10 +60,10 @@ def _one_of(*names: str) -> _Kind:
 
 _TEXT = _Kind(lambda value: isinstance(value, str), "be text")
 _NUMBER = _Kind(_is_number, "be a number")
-_SEED = _Kind(lambda value: _is_whole(value, 0), "be a whole number, at least 0")
-_WHOLE = _Kind(lambda value: _is_whole(value, 1), "be a whole number, at least 1")
+_SEED = _Kind(lambda value: is_whole(value, 0), "be a whole number, at least 0")
+_WHOLE = _Kind(lambda value: is_whole(value, 1), "be a whole number, at least 1")
 _WIDTHS = _Kind(
-    lambda value: _is_list(value, lambda width: _is_whole(width, 1)),
+    lambda value: _is_list(value, lambda width: is_whole(width, 1)),
     "be a list of whole numbers, at least 1",
 )
 _A_LAYER = _Kind(
@@ -340,7 +336,7 @@ def _values(given: Any, argument: str, kind: _Kind, file: str) -> list[Any]:
         start, stop, num = (given.get(key) for key in ("start", "stop", "num"))
         spacing = given.get("spacing", "linear")
         require(
-            _is_number(start) and _is_number(stop) and _is_whole(num, 1),
+            _is_number(start) and _is_number(stop) and is_whole(num, 1),
             argument,
             "have numbers start and stop, and how many values, num",
             f"in {file} it was {given!r}",

@@ -7,7 +7,7 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Float32, Int32, UInt8
 
-from skajax._checks import require
+from skajax._checks import is_whole, require
 
 Labelled: TypeAlias = tuple[Float32[np.ndarray, "samples features"], Int32[np.ndarray, " samples"]]
 
@@ -22,9 +22,7 @@ def labelled(images: UInt8[np.ndarray, "samples ..."], counts: Sequence[int]) ->
 def require_whole(argument: str, value: object, must: str, most: float | int = math.inf) -> None:
     """Refuse anything but a whole number from 1 to ``most``."""
     require(
-        isinstance(value, int | np.integer)
-        and not isinstance(value, bool)
-        and 1 <= int(value) <= most,
+        is_whole(value) and value <= most,  # pyright: ignore[reportOperatorIssue]
         argument,
         must,
         f"it was {value!r}",

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import lineax
 import numpy as np
 
-from skajax._checks import as_array, is_traced, require, require_positive
+from skajax._checks import as_array, is_traced, is_whole, require, require_positive
 from skajax._memory import available_bytes, host_bytes, in_words, tree_bytes
 from skajax._numbers import as_arrays, as_float
 from skajax._types import SaveTimes, Scalar, ScalarLike, TimeSeries, Weights
@@ -37,6 +37,7 @@ from skajax.methods._method import (
     finite_layers,
     is_finite,
 )
+from skajax.methods._ode import pi_controller
 from skajax.methods._stopping import stopping
 from skajax.network import expected_weights
 from skajax.observables import Observables
@@ -93,11 +94,7 @@ class Adaptive(Method):
             rtol, atol = 1e-4 if rtol is None else rtol, 1e-6 if atol is None else atol
             require_positive("rtol", rtol, "a relative tolerance")
             require_positive("atol", atol, "an absolute tolerance")
-            # While weights grow exponentially, the last error is a good guess at the next: with the
-            # proportional term steps are hardly ever rejected, and errors fall evenly with rtol.
-            controller = diffrax.PIDController(
-                rtol=as_float(rtol), atol=as_float(atol), pcoeff=0.3, icoeff=0.4
-            )
+            controller = pi_controller(as_float(rtol), as_float(atol))
         else:
             require(
                 rtol is None and atol is None,
@@ -133,12 +130,12 @@ class Adaptive(Method):
             require(False, "dt0", "be given with constant steps", "it was None")
         self.dt0 = as_float(dt0)
         require(
-            isinstance(max_steps, int) and not isinstance(max_steps, bool) and max_steps >= 1,
+            is_whole(max_steps),
             "max_steps",
             "be a whole number, at least 1",
             f"it was {max_steps!r}",
         )
-        self.max_steps = max_steps
+        self.max_steps = int(max_steps)
         self.adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
         require(
             isinstance(self.adjoint, diffrax.AbstractAdjoint)

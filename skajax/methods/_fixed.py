@@ -18,7 +18,7 @@ import numpy as np
 from jax import lax
 from tqdm.auto import tqdm
 
-from skajax._checks import is_traced, require, require_positive
+from skajax._checks import is_traced, is_whole, require, require_positive
 from skajax._numbers import as_arrays
 from skajax._types import Array, Bool, Count, Inputs, Int, Scalar, ScalarLike, Weights
 from skajax.methods._checkpoint import Checkpoint
@@ -153,8 +153,7 @@ def whole_steps(t1: ScalarLike | None, steps: int | None, dt: ScalarLike) -> int
 
 def checked_steps(steps: int | None) -> int:
     """The number of steps, if it is one."""
-    whole = isinstance(steps, int | np.integer) and not isinstance(steps, bool) and steps >= 1
-    require(whole, "steps", "be a whole number of steps, at least 1", f"it was {steps!r}")
+    require(is_whole(steps), "steps", "be a whole number of steps, at least 1", f"it was {steps!r}")
     return int(steps)  # pyright: ignore[reportArgumentType]
 
 

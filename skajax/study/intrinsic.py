@@ -10,7 +10,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from skajax import timescales
-from skajax._checks import as_array, require, require_positive
+from skajax._checks import as_array, is_whole, require, require_positive
 from skajax._types import Inputs, Weights
 from skajax.layers import Dense
 from skajax.methods import Adaptive, Euler
@@ -63,13 +63,13 @@ def intrinsic(
     require(dense, "network", "have dense layers only", f"it was {network!r}")
     require_positive("t1", t1, "an end time")
     require_positive("t1_steps", t1_steps, "an end time")
-    fits = _whole(seeds) and seeds >= 2
+    fits = is_whole(seeds, 2)
     must = "be a whole number, 2 or more, because spreads are measured"
     require(fits, "seeds", must, f"it was {seeds!r}")
     for name, values in (("scales", scales), ("batches", batches), ("steps", steps)):
         require(np.ndim(values) == 1, name, "be a sequence of numbers", f"it was {values!r}")
     most = x.shape[0]
-    fits = all(_whole(batch) and 1 <= batch <= most for batch in batches)
+    fits = all(is_whole(batch) and batch <= most for batch in batches)
     require(fits, "batches", f"be numbers of samples up to {most}", f"they were {batches!r}")
     for scale in scales:
         require_positive("scales", scale, "standard deviations")
@@ -137,10 +137,6 @@ def intrinsic_table(found: Intrinsic) -> str:
         missing = percent(row["undefined"].mean().item())
         lines.append(f"| {name} | {' | '.join(cells)} | {missing} |")
     return "\n".join(lines)
-
-
-def _whole(value: object) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def _rescaled(network: Network, scale: float) -> Network:

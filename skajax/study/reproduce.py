@@ -10,7 +10,7 @@ import matplotlib
 import xarray as xr
 from tqdm.auto import tqdm
 
-from skajax._checks import require
+from skajax._checks import is_whole, require
 from skajax._files import write_netcdf
 from skajax._version import versions
 from skajax.study import report
@@ -41,7 +41,7 @@ def reproduce(
     if seeds is None:
         seeds = 4 if quick else 16
     require(
-        isinstance(seeds, int) and not isinstance(seeds, bool) and seeds >= 2,
+        is_whole(seeds, 2),
         "seeds",
         "be a whole number, at least 2, because spreads are measured",
         f"it was {seeds!r}",

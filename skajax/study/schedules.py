@@ -45,8 +45,7 @@ def schedules(
     solved adaptively (Tsit5, rtol 1e-5).
 
     Over (setting, fraction): ``T``, ``dt`` and ``K``, as recommended; ``reached``, whether the fraction is
-    predicted to be at all; ``left``, ``error`` and ``discretisation``. ``start``, over (setting,), is the
-    root mean square of z at t = 0 of the layer where it is largest.
+    predicted to be at all; ``left``, ``error`` and ``discretisation``.
 
     In ``out``: a file a setting, so that the same call goes on where it was killed, ``schedules.nc`` and
     ``.md``. Raises ValueError for arguments that do not fit.
@@ -114,7 +113,6 @@ def _beside(column: xr.Dataset) -> list[str]:
 def _scheduled(one: Setting, fractions: Sequence[float], accuracy: float) -> xr.Dataset:
     network, x = one.network(), one.inputs()
     weights = network.init(jax.random.key(one.seed), x)
-    start = max(float(np.sqrt(np.mean(np.square(z)))) for z in network.forward(weights, x)[0])
     plain = mlp(one.widths)  # weights tell a run their scale: one program for all scales
     found: list[dict[str, Any]] = []
     for fraction in fractions:
@@ -133,4 +131,4 @@ def _scheduled(one: Setting, fractions: Sequence[float], accuracy: float) -> xr.
             }
         )  # fmt: skip
     columns = {name: ("fraction", [row[name] for row in found]) for name in found[0]}
-    return xr.Dataset({**columns, "start": start}, coords={"fraction": list(fractions)})
+    return xr.Dataset(columns, coords={"fraction": list(fractions)})

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import optimistix as optx
 
-from skajax._checks import as_array, is_traced, require, require_positive
+from skajax._checks import as_array, is_traced, is_whole, require, require_positive
 from skajax._types import (
     Array,
     Bool,
@@ -269,5 +269,6 @@ def _tune(
 
 
 def _require_count(name: str, value: object, least: int) -> None:
-    whole = isinstance(value, int) and not isinstance(value, bool) and value >= least
-    require(whole, name, f"be a whole number, at least {least}", f"it was {value!r}")
+    require(
+        is_whole(value, least), name, f"be a whole number, at least {least}", f"it was {value!r}"
+    )

@@ -17,7 +17,7 @@ import numpy as np
 import xarray as xr
 from tqdm.auto import tqdm
 
-from skajax._checks import as_array, require, require_positive
+from skajax._checks import as_array, is_whole, require, require_positive
 from skajax._types import Float, Inputs, ScalarLike, Weights
 from skajax._version import versions
 from skajax.methods import Adaptive, Method
@@ -357,7 +357,7 @@ def numbers(argument: str, values: Any, what: str) -> tuple[float, ...]:
 
 def _whole(argument: str, value: Any, least: int) -> int:
     require(
-        bool(isinstance(value, int | np.integer) and type(value) is not bool and value >= least),
+        is_whole(value, least),
         argument,
         f"be a whole number, at least {least}",
         f"it was {value!r}",

@@ -10,7 +10,7 @@ import jax
 from jax.sharding import Mesh
 from tqdm.auto import tqdm
 
-from skajax._checks import require
+from skajax._checks import is_whole, require
 from skajax._fingerprint import fingerprint
 from skajax._memory import host_bytes, in_words, make_room_for_programs
 from skajax._types import Inputs, SaveTimes, ScalarLike, Weights
@@ -96,9 +96,8 @@ def sweep(
     Raises ValueError if a function names no axis, all lanes are refused, or they cannot fit.
     """
     axes, labels, choose = _axes(over, method)
-    whole = at_once is None or (isinstance(at_once, int) and not isinstance(at_once, bool))
     require(
-        whole and (at_once is None or at_once >= 1), "at_once", "be a whole number, at least 1, or None",
+        at_once is None or is_whole(at_once), "at_once", "be a whole number, at least 1, or None",
         f"it was {at_once!r}",
     )  # fmt: skip
     processes, process = jax.process_count(), jax.process_index()

@@ -261,18 +261,14 @@ def _growth(run: Trajectory) -> Times:
 def _residence_minimum(run: Trajectory) -> Times:
     found = landmarks.peaks(run, _Turnover())
     start = float(landmarks.series(run, _Turnover())[0][0])
-    moving = np.asarray([one.value > 0 for one in found])
-    falls = "the residence time still falls at the end"
-    ended = lambda one: not one.interior and one.t > start
-    return _times(
-        [
-            (
-                1 / one.value if moves and not ended(one) else np.nan,
-                falls if moves else "nothing flows",
-            )
-            for one, moves in zip(found, moving, strict=True)
-        ]
-    )
+
+    def read(one: landmarks.Landmark) -> tuple[float, str]:
+        if one.value <= 0:
+            return np.nan, "nothing flows"
+        ended = not one.interior and one.t > start
+        return np.nan if ended else 1 / one.value, "the residence time still falls at the end"
+
+    return _times([read(one) for one in found])
 
 
 def _residence_at_flow_peak(run: Trajectory) -> Times:

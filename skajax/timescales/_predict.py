@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from skajax._checks import as_array, is_traced, require
+from skajax._checks import as_array, is_traced, is_whole, require
 from skajax._types import (
     Array,
     Bool,
@@ -155,10 +155,9 @@ def asked(
     require(isinstance(size, Size), "size", "be a skajax.timescales.Size", f"it was {size!r}")
     random = key is None or isinstance(key, jax.Array)
     require(random, "key", "be one of JAX's, such as jax.random.key(0)", f"it was {key!r}")
-    whole = isinstance(draws, int) and not isinstance(draws, bool) and draws >= 1
-    require(whole, "draws", "be a whole number, at least 1", f"it was {draws!r}")
+    require(is_whole(draws), "draws", "be a whole number, at least 1", f"it was {draws!r}")
     known = _known_spectrum(x, spectrum, size)
-    return Question(stack_of(network, x.dtype), weights, x, known, key, draws, size)
+    return Question(stack_of(network, x.dtype), weights, x, known, key, int(draws), size)
 
 
 def require_known(*arrays: object) -> None:

@@ -42,7 +42,7 @@ class Thin(eqx.Module):
     norms: PerLayer
     """‖Z‖ of the network over that of the thinned one, √(B n / (B' m))."""
     rates: PerLayer
-    """The leading growth rate of each layer at the start: λ_1, and r (n_{l-1}/4 + 1) / (4 ln 2) above it."""
+    """Each layer's leading growth rate at the start: r λ_1, and r (n_{l-1}/4 + 1) / (4 ln 2) above it."""
 
 
 class Curves(NamedTuple):

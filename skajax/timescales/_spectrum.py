@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.sparse.linalg import LinearOperator, svds
 
-from skajax._checks import as_array, is_traced, require
+from skajax._checks import as_array, is_traced, is_whole, require
 from skajax._types import Array, Float, Inputs, Scalar
 from skajax.network import check_inputs
 
@@ -61,14 +61,13 @@ def spectrum(x: Inputs, rank: int | None = None) -> Spectrum:
     x = as_array("x", x)
     check_inputs(x)
     most = min(x.shape[0], x.shape[1] + 1)
-    whole = isinstance(rank, int) and not isinstance(rank, bool) and 1 <= rank <= most
     require(
-        rank is None or whole,
+        rank is None or (is_whole(rank) and rank <= most),
         "rank",
         f"be None, or a whole number from 1 to {most}",
         f"it was {rank!r}",
     )
-    kept = most if rank is None else rank
+    kept = most if rank is None else int(rank)
     # Lanczos pays off for a small part of a large spectrum.
     if is_traced(x) or most <= DENSE or 4 * kept > most:
         return _dense(x, kept)

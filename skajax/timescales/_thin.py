@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import ndtri
 
-from skajax._checks import require
+from skajax._checks import is_whole, require
 from skajax._types import Array, Float, Inputs, Int, Key, PerLayer, Weights
 from skajax.entropy import decision
 from skajax.layers import Dense, Paced
@@ -29,8 +29,7 @@ class Size:
 
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():
-            whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-            require(whole, name, "be a whole number, at least 1", f"it was {value!r}")
+            require(is_whole(value), name, "be a whole number, at least 1", f"it was {value!r}")
 
 
 def dense_layers(network: Network) -> tuple[Dense, ...]:
