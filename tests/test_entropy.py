@@ -1,5 +1,7 @@
 """The scalar mathematics against Shannon's definition in extended precision, and by identities."""
 
+import decimal
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -258,3 +260,87 @@ def test_under_jit_and_vmap(dtype):
         assert want.dtype == dtype
         for got in (together[name], one_by_one[name]):
             np.testing.assert_allclose(got, want, rtol=16 * eps, atol=2 * eps)
+
+
+def pairs(dtype):
+    """z0 and z: near and far, of all sizes and signs, equal, opposite, and around what is special."""
+    rng = np.random.default_rng(0)
+    signs = lambda: rng.choice([-1, 1], 400)
+    z0 = 10 ** rng.uniform(-6, np.log10(70), 400) * signs()
+    z = np.concatenate(
+        [
+            z0[:200] + 10 ** rng.uniform(-9, 1, 200) * signs()[:200],
+            10 ** rng.uniform(-6, np.log10(70), 200) * signs()[200:],
+        ]
+    )
+    special = [0.0, 1e-5, 0.5, 1.0, 1.5, 1.5434, 40.0, 86.0, 1e3, 1e4]
+    special = np.array([*special, *(-s for s in special)])
+    a, b = (grid.ravel() for grid in np.meshgrid(special, special))
+    steps = [np.spacing(np.asarray(a, dtype)), np.full(a.shape, 1e-3), np.full(a.shape, -1.0)]
+    z0 = np.concatenate([z0, a, a, a, a])
+    z = np.concatenate([z, b, *(a + step for step in steps)])
+    return np.asarray(z0, dtype), np.asarray(z, dtype)
+
+
+def changes_exactly(z0, z):
+    """Changes of softplus and of h in a hundred digits, of which the differences leave enough."""
+    with decimal.localcontext(decimal.Context(prec=100)):
+        one, ln2 = decimal.Decimal(1), decimal.Decimal(2).ln()
+
+        def potentials(z):
+            a = abs(z)
+            e = (-a).exp()
+            # Of what is far below a hundred digits of 1 only the leading term counts.
+            logarithm = (one + e).ln() if a < 200 else e
+            return max(z, decimal.Decimal(0)) + logarithm, (logarithm + a * e / (1 + e)) / ln2
+
+        ends = [
+            [potentials(decimal.Decimal(float(value))) for value in values] for values in (z0, z)
+        ]
+        found = [[b - a for a, b in zip(p, q, strict=True)] for p, q in zip(*ends, strict=True)]
+        return np.array(found, np.longdouble).T
+
+
+@both
+def test_small_changes_keep_their_digits(dtype):
+    z0, z = pairs(dtype)
+    want = changes_exactly(z0, z)
+    eps, tiny = float(jnp.finfo(dtype).eps), float(jnp.finfo(dtype).tiny)
+    for changes in (ent.changes, jax.jit(ent.changes), jax.jit(jax.vmap(ent.changes))):
+        got = changes(z0, z)
+        for value, exact in zip(got, want, strict=True):
+            assert value.dtype == dtype
+            np.testing.assert_allclose(
+                np.asarray(value, np.longdouble), exact, rtol=8 * eps, atol=100 * tiny
+            )
+    for sign in SIGNS:
+        net = np.asarray(got.tensor_net(sign), np.longdouble)
+        exact = want[0] + ORIENTATION[sign] * want[1]
+        size = abs(want[0]) + abs(want[1])
+        assert np.all(abs(net - exact) <= 8 * eps * size + 100 * tiny)
+
+
+@both
+def test_no_change_is_exactly_none_and_the_way_back_is_the_opposite(dtype):
+    z0, z = pairs(dtype)
+    changes = jax.jit(ent.changes)
+    for there, back in zip(changes(z0, z), changes(z, z0), strict=True):
+        np.testing.assert_array_equal(there, -back)
+    for value in changes(z, z):
+        np.testing.assert_array_equal(value, 0)
+    assert ent.changes(0.0, 0.0) == (0, 0)
+
+
+@both
+def test_changes_have_the_potentials_derivatives(dtype):
+    z0, z = (jnp.asarray(a) for a in pairs(dtype))
+    ones = jnp.ones_like(z)
+    for place, at, sense in ((0, z0, -1), (1, z, 1)):
+        for sign in SIGNS:
+            net = lambda *ends, sign=sign: ent.changes(*ends).tensor_net(sign)
+            got = jax.jit(jax.vmap(jax.grad(net, place)))(z0, z)
+            want = sense * ent.tensor_net_rate(at, ones, sign)
+            np.testing.assert_allclose(got, want, rtol=4 * float(jnp.finfo(dtype).eps))
+    second = jax.jit(jax.vmap(jax.grad(jax.grad(lambda a, b: ent.changes(a, b).entropy, 1), 1)))
+    want = jax.vmap(jax.grad(ent.entropy_gradient))(z)
+    np.testing.assert_allclose(second(z0, z), want, rtol=1e-5, atol=1e-30)
