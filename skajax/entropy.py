@@ -35,13 +35,25 @@ def _decision_jvp(primals: tuple[RealLike], tangents: tuple[RealLike]) -> tuple[
     return decision(z), decision_derivative(z) * zdot
 
 
+@jax.custom_jvp
 def decision_derivative(z: RealLike) -> AnyArray:
     """Slope of the decision, D' = dD/dz = σ(z) (1 - σ(z)) (eq. 13).
 
-    Written σ(z) σ(-z): the difference 1 - σ(z) has no correct digit left in float32 from z ≈ 16 on,
-    where the flow of a well-trained layer lives.
+    Written e / (1 + e)² with e = e^-|z|: the difference 1 - σ(z) has no correct digit left in float32
+    from z ≈ 16 on, where the flow of a well-trained layer lives.
     """
-    return jax.nn.sigmoid(z) * jax.nn.sigmoid(-z)
+    _, root, e = _tail(z)
+    return root * (root / ((1 + e) * (1 + e)))
+
+
+@decision_derivative.defjvp
+def _decision_derivative_jvp(
+    primals: tuple[RealLike], tangents: tuple[RealLike]
+) -> tuple[AnyArray, AnyArray]:
+    # D'' = D' (1 - 2 D).
+    (z,), (zdot,) = primals, tangents
+    slope = decision_derivative(z)
+    return slope, -(slope * jnp.tanh(z / 2)) * zdot
 
 
 @jax.custom_jvp
@@ -53,10 +65,11 @@ def entropy(z: RealLike) -> AnyArray:
     h(-z) = h(z), h → 0 for large |z|. It is evaluated from |z|, where nothing cancels, and its derivative
     is :func:`entropy_gradient`, exactly.
     """
-    a = jnp.abs(z)
-    e = jnp.exp(-a)
-    # Where e underflows, so does a e; at infinity their product would be NaN.
-    return BITS * (jnp.log1p(e) + jnp.where(e > 0, a * (e / (1 + e)), 0))
+    a, root, e = _tail(z)
+    # Far out, (1 + a) e is h to rounding, and a normal number where e is none.
+    far = ((1 + a) * root * BITS) * root
+    near = BITS * (jnp.log1p(e) + a * (e / (1 + e)))
+    return jnp.where(e < float(jnp.finfo(e.dtype).eps) / 4, far, near)
 
 
 @entropy.defjvp
@@ -65,9 +78,34 @@ def _entropy_jvp(primals: tuple[RealLike], tangents: tuple[RealLike]) -> tuple[A
     return entropy(z), entropy_gradient(z) * zdot
 
 
+@jax.custom_jvp
 def entropy_gradient(z: RealLike) -> AnyArray:
     """Gradient of the entropy with respect to knowledge, ∇_z H = -(1/ln 2) z D' (eq. 31)."""
-    return -BITS * (decision_derivative(z) * z)
+    a, root, e = _tail(z)
+    return (jnp.clip(z, -a, a) * root) * (-BITS * root / ((1 + e) * (1 + e)))
+
+
+@entropy_gradient.defjvp
+def _entropy_gradient_jvp(
+    primals: tuple[RealLike], tangents: tuple[RealLike]
+) -> tuple[AnyArray, AnyArray]:
+    # h'' = -(D' + z D'') / ln 2 = -D' / ln 2 - h' (2 D - 1).
+    (z,), (zdot,) = primals, tangents
+    gradient = entropy_gradient(z)
+    return gradient, -(BITS * decision_derivative(z) + gradient * jnp.tanh(z / 2)) * zdot
+
+
+def _tail(z: RealLike) -> tuple[Array, Array, Array]:
+    """|z|, e^(-|z|/2) and e^-|z|.
+
+    In the tails e = e^-|z| is subnormal, which processors may take for 0, before |z| e is. Multiplied
+    by the root twice, |z| comes to its smallest normal numbers. An infinite z counts as the largest
+    number, so that products with 0 are 0.
+    """
+    z = jnp.asarray(z)
+    a = jnp.minimum(jnp.abs(z), float(jnp.finfo(z.dtype).max))
+    root = jnp.exp(-a / 2)
+    return a, root, root * root
 
 
 def lagrangian(z: RealLike, zdot: RealLike) -> AnyArray:
@@ -75,7 +113,7 @@ def lagrangian(z: RealLike, zdot: RealLike) -> AnyArray:
 
     The entropy's rate of change is L / ln 2 bits (eq. 12).
     """
-    return -decision_derivative(z) * z * zdot
+    return _LN2 * (entropy_gradient(z) * zdot)
 
 
 def tensor_net_rate(z: RealLike, zdot: RealLike, sign: Sign = "published") -> AnyArray:

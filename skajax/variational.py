@@ -273,7 +273,7 @@ def minimising_movement(
             return jax.tree.map(lambda w, s: w + dt * (unit * s).astype(dtype), w, s)
 
         def objective(s: Any, _: Any, layer=layer, z=z, a=inputs, unit=unit, after=after) -> Scalar:
-            gained = jnp.sum(_entropy_gained(z, layer.knowledge(after(s), a)))
+            gained = jnp.sum(ent.changes(z, layer.knowledge(after(s), a)).entropy)
             descent = gained / (x.shape[0] * dt)
             return descent.astype(float) / unit**2 + dissipation((s,), (s,), 1)[0] / 2
 
@@ -299,19 +299,6 @@ def _checked(
         shapes = [jax.tree.map(jnp.shape, tree) for tree in (velocity, weights)]
         require(shapes[0] == shapes[1], "velocity", "be like the weights", f"it was {shapes[0]}")
     return x
-
-
-def _entropy_gained(before: Array, after: Array) -> Array:
-    """h(after) - h(before) of each neuron: where they are near, ∫ h' between them, which cancels nothing."""
-    moved = after - before
-    near = jnp.abs(moved) < 1
-    shape = (-1, *(1,) * before.ndim)
-    places, shares = (
-        jnp.asarray(a, before.dtype).reshape(shape) for a in ((1 + _NODES) / 2, _GAUSS / 2)
-    )
-    within = before[None] + places * jnp.where(near, moved, 0)[None]
-    slope = jnp.sum(shares * ent.entropy_gradient(within), axis=0)
-    return jnp.where(near, slope * moved, ent.entropy(after) - ent.entropy(before))
 
 
 def _motion(path: Path, t: Scalar) -> tuple[Any, Any]:
