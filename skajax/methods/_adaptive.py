@@ -38,6 +38,7 @@ from skajax.methods._method import (
     is_finite,
 )
 from skajax.methods._ode import pi_controller
+from skajax.methods._solvers import check_solver
 from skajax.methods._stopping import stopping
 from skajax.network import expected_weights
 from skajax.observables import Observables
@@ -84,12 +85,6 @@ class Adaptive(Method):
     ) -> None:
         """See the class; every argument is checked here."""
         self.solver = diffrax.Tsit5() if solver is None else solver
-        require(
-            isinstance(self.solver, diffrax.AbstractSolver),
-            "solver",
-            "be a Diffrax solver, such as diffrax.Tsit5()",
-            lambda: f"it was {solver!r}",
-        )
         if controller is None:
             rtol, atol = 1e-4 if rtol is None else rtol, 1e-6 if atol is None else atol
             require_positive("rtol", rtol, "a relative tolerance")
@@ -102,19 +97,7 @@ class Adaptive(Method):
                 "be given without rtol and atol, which it holds itself",
                 f"they were rtol={rtol!r} and atol={atol!r}",
             )
-        require(
-            isinstance(controller, diffrax.AbstractStepSizeController),
-            "controller",
-            "be a Diffrax step-size controller, such as diffrax.PIDController(rtol, atol)",
-            lambda: f"it was {controller!r}",
-        )
-        adapts = isinstance(controller, diffrax.AbstractAdaptiveStepSizeController)
-        require(
-            not adapts or isinstance(self.solver, diffrax.AbstractAdaptiveSolver),
-            "controller",
-            "be diffrax.ConstantStepSize(), with a dt0, for a solver that estimates no error",
-            f"it was {type(controller).__name__} for {type(self.solver).__name__}",
-        )
+        check_solver(self.solver, controller)
         self.controller = controller
         tolerances = [getattr(controller, name, 1.0) for name in ("rtol", "atol")]
         if not is_traced(tolerances):
