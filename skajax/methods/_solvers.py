@@ -47,6 +47,12 @@ def check_solver(solver: Any, controller: Any) -> None:
     inner = solver
     while isinstance(inner, diffrax.AbstractWrappedSolver):
         inner = inner.solver
+    require(
+        inner is solver or not isinstance(inner, diffrax.AbstractImplicitSolver),
+        "solver",
+        f"be diffrax.{type(inner).__name__} itself, without another around it, or wrapped an explicit one",
+        f"it was {name} around it, whose root finder Diffrax does not find",
+    )
     finder = getattr(inner, "root_finder", None)
     open_ = any(getattr(finder, part, None) is FROM_CONTROLLER for part in ("rtol", "atol", "norm"))
     # Diffrax hands them on from an adaptive controller to a solver that is not wrapped.
