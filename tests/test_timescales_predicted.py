@@ -9,7 +9,7 @@ from scipy.optimize import brentq
 from scipy.special import shichi
 
 import skajax as ska
-from skajax.timescales import Size, linear, predict, spectrum
+from skajax.timescales import Size, linear, predict, schedule, spectrum
 from skajax.timescales._thin import stack_of, taken
 
 LN2 = np.log(2)
@@ -39,7 +39,96 @@ def test_the_spectrum_is_that_of_the_kernel(shape, x64):
     np.testing.assert_allclose(found.growth_time, 1 / want[0], rtol=1e-12)
 
 
-def test_a_few_modes_of_many_by_products_alone(x64):
+def deficient(kind, samples, inputs):
+    """A batch whose rank is below both its sides."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(size=(samples, inputs))
+    return {
+        "zeros": 0 * x,
+        "ones": 0 * x + 1,
+        "one-hot": np.eye(inputs)[np.arange(samples) % 3],
+        "repeated rows": x[np.arange(samples) // 4],
+        "constant columns": np.where(np.arange(inputs) < inputs // 2, 0.5, x),
+        "two directions": rng.normal(size=(samples, 2)) @ rng.normal(size=(2, inputs)),
+        "hardly any": x * np.geomspace(1, 1e-9, inputs),
+    }[kind]
+
+
+KINDS = (
+    "zeros", "ones", "one-hot", "repeated rows", "constant columns", "two directions", "hardly any",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("shape", [(12, 7), (7, 12)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_modes_and_directions_are_orthonormal_whatever_the_rank(kind, shape, dtype, x64):
+    x = jnp.asarray(deficient(kind, *shape), dtype)
+    extended = np.append(np.asarray(x, float), np.ones((shape[0], 1)), axis=1)
+    size, eps = np.linalg.norm(extended, 2), float(jnp.finfo(dtype).eps)
+    want = np.linalg.svd(extended, compute_uv=False) ** 2 / (4 * shape[0] * LN2)
+    mapped = jax.tree.map(lambda a: a[0], jax.vmap(spectrum)(x[None]))
+    for found in (spectrum(x), jax.jit(spectrum)(x), mapped):
+        modes, directions, coordinates, rates = (
+            np.asarray(a, float)
+            for a in (found.modes, found.directions, found.coordinates, found.rates)
+        )
+        identity = np.eye(modes.shape[1])
+        np.testing.assert_allclose(modes.T @ modes, identity, atol=50 * eps)
+        np.testing.assert_allclose(directions.T @ directions, identity, atol=50 * eps)
+        np.testing.assert_allclose(rates, want[: rates.size], atol=100 * eps * want[0])
+        # Modes of the size of rounding count as 0: √(8 n ε) of the largest.
+        floor = np.sqrt(100 * eps) * size
+        np.testing.assert_allclose(extended @ directions, coordinates, atol=floor)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_linear_and_reduction_whatever_the_rank(kind, x64):
+    x = jnp.asarray(deficient(kind, 12, 7))
+    network = ska.mlp([5, 3], scale=1e-4)
+    weights = network.init(jax.random.key(0), x)
+    steps = lambda how: ska.simulate(network, weights, x, ska.Euler(0.1), steps=2, reduction=how)
+    run, reduced = steps("off"), steps("full")
+    for name in ("entropy", "flow_norm", "knowledge_norm", "weight_norm"):
+        np.testing.assert_allclose(getattr(reduced, name), getattr(run, name), rtol=1e-9)
+    method = ska.Adaptive(rtol=1e-9, atol=1e-13)
+    run = ska.simulate(network, weights, x, method, 0.5, save_at="end", reduction="off")
+    for z, want in zip(linear(network, weights, x, 0.5).Z, run.final.Z, strict=True):
+        np.testing.assert_allclose(z, want, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_predict_and_schedule_whatever_the_rank(kind):
+    x = jnp.asarray(deficient(kind, 12, 7), jnp.float32)
+    network = ska.mlp([5, 3], scale=0.1)
+    weights = network.init(jax.random.key(0), x)
+    run = ska.simulate(network, weights, x, ska.Adaptive(rtol=1e-5, atol=1e-8), 20.0)
+    found = predict(network, weights, x, t=run.t, size=ALL)
+    for name in ("knowledge_norm", "flow_norm", "entropy"):
+        np.testing.assert_allclose(getattr(found, name), getattr(run, name), rtol=1e-2, atol=1e-5)
+    plan = schedule(network, x, weights=weights, size=ALL)
+    assert plan.K >= 1 and np.isfinite([plan.T, plan.dt, plan.error_per_dt]).all()
+    # One layer on nothing but zeros has nothing to learn, ever.
+    if kind == "zeros":
+        still = schedule(ska.mlp([2]), x)
+        assert not still.reached and np.isfinite([still.T, still.dt]).all()
+
+
+def test_equal_rates_are_all_found(x64, monkeypatch):
+    # Lanczos' method from one vector finds each rate once, however many modes have it.
+    monkeypatch.setattr("skajax.timescales._spectrum.DENSE", 100)
+    x = np.eye(200)[np.arange(280) % 190]
+    found, extended = spectrum(x, 20), np.append(x, np.ones((280, 1)), axis=1)
+    want = np.linalg.svd(extended, compute_uv=False)[:20] ** 2 / (4 * 280 * LN2)
+    np.testing.assert_allclose(found.rates, want, rtol=1e-12)
+    for vectors in (found.modes, found.directions):
+        np.testing.assert_allclose(vectors.T @ vectors, np.eye(20), atol=1e-12)
+    np.testing.assert_allclose(extended @ found.directions, found.coordinates, atol=1e-10)
+
+
+@pytest.mark.parametrize("dense", [100, 2048])
+def test_a_few_modes_of_many_by_products_alone(x64, monkeypatch, dense):
+    monkeypatch.setattr("skajax.timescales._spectrum.DENSE", dense)
     x = batch(700, 600) * jnp.linspace(1, 3, 600)[None, :]
     few, whole = spectrum(x, 5), jax.jit(spectrum)(x)
     np.testing.assert_allclose(few.rates, whole.rates[:5], rtol=1e-10)
@@ -210,7 +299,7 @@ def test_a_time_that_is_none(t, untyped):
     weights = network.init(jax.random.key(0), x)
     with pytest.raises(
         ValueError,
-        match=r"Argument t must be (one finite time, 0 or later|an array of numbers), but",
+        match=r"Argument t must be (one finite time, 0 or later|an array of numbers, floating-point or whole), but",  # noqa: E501
     ):
         linear(network, weights, x, t)
 

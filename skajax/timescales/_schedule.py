@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from skajax._checks import require, require_positive
+from skajax._checks import as_number, require, require_positive
 from skajax._types import Array, Bool, Float, Inputs, Key, PerLayer, Scalar, TimeSeries, Weights
 from skajax.network import Network
 from skajax.timescales._predict import asked, require_known, thinned
@@ -69,9 +69,10 @@ def schedule(
     far is no error: ``reached`` is False.
     Raises ValueError for arguments that do not fit: their names, what they must be, what they were.
     """
-    fits = isinstance(entropy_fraction, float | int) and 0 < entropy_fraction < 1
+    entropy_fraction = as_number(entropy_fraction)
+    fits = isinstance(entropy_fraction, float) and 0 < entropy_fraction < 1
     require(fits, "entropy_fraction", "lie inside (0, 1)", f"it was {entropy_fraction!r}")
-    require_positive("accuracy", accuracy, "a relative error")
+    accuracy = require_positive("accuracy", accuracy, "a relative error")
     require_known(x, weights)
     question = asked(network, weights, x, spectrum, key, draws, size)
     thins, dtype = thinned(question), question.x.dtype
@@ -83,7 +84,8 @@ def schedule(
     T = _crossing(t, left, entropy_fraction * left[0], int(below[0])) if reached else float(t[-1])
     each = [np.interp(T, t, column) / column[0] for column in entropy.T]
     per_dt = float(jnp.max(_error_per_dt(thins, jnp.asarray(T, dtype))))
-    dt = min(accuracy / per_dt, COARSEST / float(jnp.max(thins.rates)), T)
+    within = accuracy / per_dt if per_dt > 0 else math.inf  # nothing moves: no step is too long
+    dt = min(within, COARSEST / float(jnp.max(thins.rates)), T)
     K = math.ceil(T / dt - 1e-9)
     number = lambda value: jnp.asarray(value, dtype)
     return Schedule(
@@ -132,7 +134,8 @@ def _error_per_dt(thins: Thin, T: Scalar) -> PerLayer:
     def relative(thin: Thin) -> PerLayer:
         zero = jnp.zeros((), T.dtype)
         Z, slope = jax.jvp(lambda h: end_of_euler(thin, T, h), (zero,), (jnp.ones_like(zero),))
-        norm = lambda a: jnp.sqrt(jnp.sum(a**2))
-        return jnp.stack([norm(d) / norm(z) for z, d in zip(Z, slope, strict=True)])
+        norms = [(jnp.linalg.norm(d), jnp.linalg.norm(z)) for z, d in zip(Z, slope, strict=True)]
+        # A layer without knowledge, as of inputs that are all 0, has no error either.
+        return jnp.stack([d / jnp.where(z > 0, z, 1) for d, z in norms])
 
     return jnp.sqrt(jnp.mean(jax.vmap(relative)(thins) ** 2, axis=0))
