@@ -14,7 +14,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optimistix
 from jax import lax
 from tqdm.auto import tqdm
 
@@ -37,6 +36,7 @@ from skajax.methods._method import (
     is_finite,
     square,
 )
+from skajax.methods._solvers import FROM_CONTROLLER
 from skajax.observables import Net, Observables
 from skajax.stop import Instant, Rule, Verdict
 
@@ -479,10 +479,9 @@ def _with_tolerances(
     """
     if not isinstance(solver, diffrax.AbstractImplicitSolver):
         return solver
-    open_ = diffrax.with_stepsize_controller_tols(optimistix.Chord)().rtol
     finder: Any = solver.root_finder
     for name in ("rtol", "atol", "norm"):
-        if getattr(finder, name) is open_:
+        if getattr(finder, name) is FROM_CONTROLLER:
             finder = eqx.tree_at(lambda f, n=name: getattr(f, n), finder, getattr(controller, name))
     return eqx.tree_at(lambda s: s.root_finder, solver, finder)
 
