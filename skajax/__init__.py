@@ -1,42 +1,65 @@
 """skajax: learning as a continuous-time process, dW/dt = -∇H, in JAX."""
 
 import importlib
+import sys
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from skajax import entropy, landmarks, stop, timescales, variational
-from skajax._version import __version__
-from skajax.flow import State, flow, state, tangents
-from skajax.layers import Dense, DenseWeights, Paced
-from skajax.methods import Adaptive, Descent, Euler, Published
-from skajax.network import Network, mlp
-from skajax.observables import Observables
-from skajax.simulate import RunFailed, extend, simulate
-from skajax.sweeps import grid, load_sweep, on_times, sweep
-from skajax.trajectory import Trajectory, load
+from skajax._interrupt import finishing
+
+# ``python -m skajax`` imports this before its __main__, which first makes Ctrl-C end the command in one line,
+# and only then imports the rest. Python has "-m" for the program's name until it has found __main__.
+if sys.argv[:1] != ["-m"] or ("-m", __name__) not in pairwise(sys.orig_argv):
+    from skajax import energies, entropy, landmarks, layers, stop, timescales, variational
+    from skajax._messages import SkajaxWarning
+    from skajax._simulate import RunFailed, extend, simulate
+    from skajax._version import __version__
+    from skajax.energies import Energy
+    from skajax.inputs import Batch, MiniBatches, Moving
+    from skajax.layers import Dense, DenseWeights, Paced
+    from skajax.methods import Adaptive, Descent, Euler, Method, Published, Step
+    from skajax.network import Network, mlp
+    from skajax.observables import Observable, Observables
+    from skajax.sweeps import grid, load_sweep, on_times, sweep
+    from skajax.system import Instant, State, System, flow, state, tangents
+    from skajax.trajectory import Trajectory, load
+
 
 if TYPE_CHECKING:
     from skajax import data, plot, study
 
 __all__ = [
     "Adaptive",
+    "Batch",
     "Dense",
     "DenseWeights",
     "Descent",
+    "Energy",
     "Euler",
+    "Instant",
+    "Method",
+    "MiniBatches",
+    "Moving",
     "Network",
+    "Observable",
     "Observables",
     "Paced",
     "Published",
     "RunFailed",
+    "SkajaxWarning",
     "State",
+    "Step",
+    "System",
     "Trajectory",
     "__version__",
     "data",
+    "energies",
     "entropy",
     "extend",
     "flow",
     "grid",
     "landmarks",
+    "layers",
     "load",
     "load_sweep",
     "mlp",
@@ -56,7 +79,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # Plots and studies draw in matplotlib and xarray, which a sweep on a cluster need not import.
     if name in ("data", "plot", "study"):
-        return importlib.import_module(f"skajax.{name}")
+        with finishing():  # half of a library can often not be imported again
+            return importlib.import_module(f"skajax.{name}")
     raise AttributeError(f"module 'skajax' has no attribute {name!r}")
 
 

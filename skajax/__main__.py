@@ -1,22 +1,64 @@
 """Command line: ``python -m skajax reproduce | run | sweep | info``."""
 
-import argparse
 import sys
-import time
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from skajax import _interrupt
+from skajax._progress import Progress, command_line
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from skajax import Trajectory
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit status is 0, or 2 where an argument does not fit."""
+def main(arguments: "Sequence[str] | None" = None) -> int:
+    """Run one command; the exit status is 0 where all that it ran came to its end.
+
+    It is 1 where a run, or some lanes of a sweep, failed or were refused; 2 where nothing could be run
+    or read, because an argument does not fit or no lane can run; 130 after an interrupt.
+    """
     options = _parser().parse_args(arguments)
+    _interrupt.when_stopped(f"skajax {options.name}: stopped; {options.stopped}")
     try:
-        return options.command(options)
-    except (ValueError, OSError) as error:
-        print(f"skajax {options.name}: {error}", file=sys.stderr)
+        with command_line(quiet=options.quiet):
+            with Progress(f"{options.name}: loading JAX"):
+                _load()
+            status = options.command(options)
+            print(end="", flush=True)
+            return status
+    except BrokenPipeError:
+        from skajax.cli._words import close_output
+
+        return close_output()
+    except BaseException as error:
+        # An interrupt may come as another exception out of what it met.
+        if isinstance(error, KeyboardInterrupt) or _interrupt.status():
+            _interrupt.tell()
+            return _interrupt.status() or 130
+        if not isinstance(error, ValueError | OSError):
+            raise
+        from skajax.cli._words import as_typed
+
+        typed = {name: f"--{name.replace('_', '-')}" for name in vars(options)} | options.typed
+        print(f"skajax {options.name}: {as_typed(error, typed)}", file=sys.stderr)
         return 2
 
 
-def _parser() -> argparse.ArgumentParser:
+def _load() -> None:
+    """Import the whole package, of which ``python -m skajax`` has but the beginning."""
+    import importlib
+
+    import skajax
+
+    if not hasattr(skajax, "simulate"):
+        importlib.reload(skajax)
+
+
+def _parser() -> "argparse.ArgumentParser":
+    import argparse
+
     parser = argparse.ArgumentParser("skajax", description="Learning as a continuous-time process.")
     commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND")
 
@@ -26,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     reproduce.add_argument("--out", required=True, metavar="DIR", help="folder to write into")
     reproduce.add_argument("--quick", action="store_true", help="4 seeds instead of 16")
     reproduce.add_argument("--seeds", type=int, metavar="N", help="initialisations (default 16)")
-    reproduce.set_defaults(command=_reproduce)
+    reproduce.set_defaults(command=_reproduce, typed={})
 
     run = commands.add_parser("run", help="one run on the paper's images, into a NetCDF file")
     run.add_argument("--out", required=True, metavar="FILE", help="NetCDF file to write")
@@ -41,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--per-class", type=int, default=100, metavar="N", help="images a class, 1-100"
     )
-    run.set_defaults(command=_run)
+    run.set_defaults(command=_run, typed={"path": "--out"})
 
     sweep = commands.add_parser("sweep", help="many runs, as a TOML file says, into a folder")
     sweep.add_argument("config", metavar="CONFIG.toml")
@@ -53,15 +95,20 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="this is one of several processes, that SLURM, MPI or a cluster of TPUs has started",
     )
-    sweep.set_defaults(command=_sweep)
+    sweep.set_defaults(command=_sweep, typed={"config": "CONFIG.toml", "store": "--out"})
 
     info = commands.add_parser("info", help="what a run's file, or a sweep's folder, holds")
     info.add_argument("path", metavar="PATH")
-    info.set_defaults(command=_info)
+    info.set_defaults(command=_info, typed={"path": "PATH", "store": "PATH"})
+    for command in (reproduce, run, sweep):
+        command.add_argument("--quiet", action="store_true", help="do not tell how far it is")
+    parser.set_defaults(quiet=False, stopped="no file is unfinished")
+    sweep.set_defaults(stopped="the same command goes on from here")
     return parser
 
 
-def _reproduce(options: argparse.Namespace) -> int:
+def _reproduce(options: "argparse.Namespace") -> int:
+    import time
     from collections import Counter
 
     from skajax.study import reproduce
@@ -79,11 +126,21 @@ def _reproduce(options: argparse.Namespace) -> int:
     return 0
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(options: "argparse.Namespace") -> int:
+    with Progress("run: preparing"):
+        run = _run_of(options)
+    run.save(options.out, attrs={"seed": options.seed, "per_class": options.per_class})
+    print(f"{options.out}: {len(run.t)} records; {run.outcome}")
+    return 0 if run.outcome.completed else 1
+
+
+def _run_of(options: "argparse.Namespace") -> "Trajectory":
     import jax
 
     import skajax as ska
+    from skajax._files import require_file
 
+    require_file("path", options.out)
     x, _ = ska.data.mnist_subset(per_class=options.per_class)
     network = ska.mlp(options.widths, scale=options.scale)
     weights = network.init(jax.random.key(options.seed), x)
@@ -92,23 +149,20 @@ def _run(options: argparse.Namespace) -> int:
         "published": lambda: ska.Published(options.dt),
         "adaptive": lambda: ska.Adaptive(rtol=options.rtol, atol=options.atol),
     }[options.method]()
-    run = ska.simulate(network, weights, x, method, t1=options.t1)
-    run.save(options.out, attrs={"seed": options.seed, "per_class": options.per_class})
-    print(f"{options.out}: {len(run.t)} records; {run.outcome}")
-    return 0 if run.outcome.completed else 1
+    return ska.simulate(network, weights, x, method, t1=options.t1)
 
 
-def _sweep(options: argparse.Namespace) -> int:
+def _sweep(options: "argparse.Namespace") -> int:
     from skajax.cli._sweep import sweep
 
     return sweep(options.config, options.out, options.devices, options.dry, options.distributed)
 
 
-def _info(options: argparse.Namespace) -> int:
+def _info(options: "argparse.Namespace") -> int:
     from skajax.cli._info import info
 
     return info(options.path)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(_interrupt.guarded(main))

@@ -14,17 +14,17 @@ _Tree = TypeVar("_Tree")
 def as_arrays(tree: _Tree, dtype: jnp.dtype) -> _Tree:
     """A method or rule with its numbers as arrays of this dtype: a new value then compiles nothing."""
 
-    def as_array(path: tuple[Any, ...], leaf: Any) -> Any:
+    def convert(path: tuple[Any, ...], leaf: Any) -> Any:
         if not is_number(leaf):
             return leaf
         if not is_traced(leaf):
-            name = jax.tree_util.keystr(path, simple=True)
+            name = jax.tree_util.keystr(path[-1:], simple=True)
             size, limits = np.abs(np.asarray(leaf)), jnp.finfo(dtype)
             fits = np.all((size == 0) | ((size >= limits.tiny) & (size <= limits.max)))
             require(bool(fits), name, f"be representable in {dtype}", f"it was {leaf!r}")
         return jnp.asarray(leaf, dtype)
 
-    return jax.tree.map_with_path(as_array, tree)
+    return jax.tree.map_with_path(convert, tree)
 
 
 def is_number(leaf: object) -> bool:
@@ -32,8 +32,3 @@ def is_number(leaf: object) -> bool:
     if isinstance(leaf, jax.Array | np.ndarray | np.generic):
         return jnp.issubdtype(leaf.dtype, jnp.floating)
     return isinstance(leaf, float)
-
-
-def as_float(value: Any) -> Any:
-    """A whole number as the float it stands for; anything else as it is."""
-    return float(value) if type(value) is int else value

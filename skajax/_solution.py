@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from skajax._types import Array, Float, PerLayer, Scalar, Weights
-from skajax.flow import State
+from skajax._modes import working
+from skajax._types import Array, Float, PerLayer, Scalar, Tensors, Weights
 from skajax.methods import Path, Resume
 from skajax.methods._adaptive import Adaptive
-from skajax.methods._method import Problem, end_state
-from skajax.observables import Net, Observables
+from skajax.methods._method import end_state
+from skajax.observables import PAPER, Observable, Observables, Seeing, merged, needs_start
+from skajax.system import Instant, State, System
 
 Reading: TypeAlias = str | Callable[[Observables], Array]
 """What is read of a layer: an observable's name, or a function of all of them."""
@@ -27,29 +28,34 @@ class Solution:
     by the step that the run made there, and only the last few are kept.
     """
 
-    def __init__(self, path: Path, resume: Resume) -> None:
-        """The steps, and the problem they solve."""
+    def __init__(
+        self, path: Path, resume: Resume, observables: tuple[Observable, ...] = PAPER
+    ) -> None:
+        """The steps, the system they are of, and what a reading may name beside the paper's observables."""
         assert isinstance(resume.method, Adaptive)
-        self.problem, self.method, self.weights = resume.problem, resume.method, path.weights
-        self.t = np.asarray(path.t)
+        self.observables = merged(PAPER, observables)
+        self.system, self.method, self.weights = resume.system, resume.method, path.weights
+        self.t, self.double = np.asarray(path.t), resume.double
         self._curves: dict[int, Any] = {}
 
     @cached_property
-    def origin(self) -> Net:
-        """Where the Tensor Net counts from."""
-        return _origin(self.problem, self._weights(0))
+    def before(self) -> Tensors | None:
+        """The knowledge at the run's start, from where the Tensor Net counts."""
+        return _start(self.system, self._weights(0)) if needs_start(self.observables) else None
 
     def state(self, t: float) -> State:
         """The state at one time of the run."""
-        if len(self.t) == 1:
-            return end_state(self.problem, self._weights(0), jnp.asarray(t, self.t.dtype))
-        curve, time = self._at(t)
-        return _state_on(self.problem, curve, time)
+        with working(self.double):
+            if len(self.t) == 1:
+                return end_state(self.system, self._weights(0), jnp.asarray(t, self.t.dtype))
+            curve, time = self._at(t)
+            return _state_on(self.system, curve, time)
 
     def read(self, reading: Reading, t: float) -> tuple[np.ndarray, np.ndarray]:
         """A reading at one time, and its slope there: its derivative along the interpolant."""
-        curve, time = self._at(t)
-        value, slope = _read(self.problem, curve, self.origin, time, reading)
+        with working(self.double):
+            curve, time = self._at(t)
+            value, slope = _read(self.system, curve, self.before, time, reading, self.observables)
         return np.asarray(value, float), np.asarray(slope, float)
 
     def sample(self, reading: Reading, per_step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -58,9 +64,11 @@ class Solution:
         for k in range(len(self.t) - 1):
             times = np.linspace(self.t[k], self.t[k + 1], per_step + 1, dtype=self.t.dtype)
             last = k == len(self.t) - 2
-            value, slope = _sample(
-                self.problem, self._curve(k), self.origin, jnp.asarray(times), reading
-            )
+            with working(self.double):
+                value, slope = _sample(
+                    self.system, self._curve(k), self.before, jnp.asarray(times), reading,
+                    self.observables,
+                )  # fmt: skip
             for kept, piece in ((t, times), (values, value), (slopes, slope)):
                 kept.append(np.asarray(piece, float)[: None if last else -1])
         return np.concatenate(t), np.concatenate(values), np.concatenate(slopes)
@@ -75,7 +83,7 @@ class Solution:
             while len(self._curves) >= 4:
                 self._curves.pop(next(iter(self._curves)))
             step = jnp.asarray(self.t[k]), jnp.asarray(self.t[k + 1])
-            self._curves[k] = self.method.curve(self.problem, *step, self._weights(k))
+            self._curves[k] = self.method.curve(self.system, *step, self._weights(k))
         return self._curves[k]
 
     def _weights(self, k: int) -> Weights:
@@ -83,28 +91,38 @@ class Solution:
 
 
 @eqx.filter_jit
-def _origin(problem: Problem, weights: Weights) -> Net:
-    return problem.origin(weights)
+def _start(system: System, weights: Weights) -> Tensors:
+    return system.trace(jnp.zeros((), system.dtype), weights).Z
 
 
 @eqx.filter_jit
-def _state_on(problem: Problem, curve: Any, t: Scalar) -> State:
-    return problem.state(curve.evaluate(t), t)
+def _state_on(system: System, curve: Any, t: Scalar) -> State:
+    return system.state(t, curve.evaluate(t))
 
 
 @eqx.filter_jit
 def _read(
-    problem: Problem, curve: Any, origin: Net, t: Scalar, reading: Reading
+    system: System,
+    curve: Any,
+    before: Tensors | None,
+    t: Scalar,
+    reading: Reading,
+    observables: tuple[Observable, ...],
 ) -> tuple[PerLayer, PerLayer]:
     def at(t: Scalar) -> PerLayer:
-        observed = problem.observe(curve.evaluate(t), origin)
-        return getattr(observed, reading) if isinstance(reading, str) else reading(observed)
+        seen = Seeing(observables, Instant(system, t, curve.evaluate(t), before=before))
+        return seen[reading] if isinstance(reading, str) else reading(seen)  # pyright: ignore[reportArgumentType]
 
     return jax.jvp(at, (t,), (jnp.ones_like(t),))
 
 
 @eqx.filter_jit
 def _sample(
-    problem: Problem, curve: Any, origin: Net, t: Float[Array, " times"], reading: Reading
+    system: System,
+    curve: Any,
+    before: Tensors | None,
+    t: Float[Array, " times"],
+    reading: Reading,
+    observables: tuple[Observable, ...],
 ) -> tuple[Float[Array, "times layers"], Float[Array, "times layers"]]:
-    return jax.lax.map(lambda time: _read(problem, curve, origin, time, reading), t)
+    return jax.lax.map(lambda time: _read(system, curve, before, time, reading, observables), t)

@@ -1,6 +1,7 @@
 """Array types, by the names that the docstrings use: one file, so that a shape is spelt once.
 
-``samples`` is the batch B, ``inputs`` and ``outputs`` are n_{l-1} and n_l, ``layers`` is L. A
+``samples`` is the batch B, ``inputs`` and ``outputs`` are n_{l-1} and n_l, ``layers`` is L: the
+layers that have knowledge. Knowledge has whatever axes its layer gives it behind the samples. A
 leading ``*times`` stands for no axis at all (one instant) or for a trajectory's time axis, and for
 the axes that ``jax.vmap`` has put before it.
 """
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Num, PRNGKeyArray, PyTree
 
 __all__ = [
     "AnyArray",
@@ -43,10 +44,10 @@ ScalarLike: TypeAlias = float | int | Float[Array, ""]
 Count: TypeAlias = int | Int[Array, "*times"]
 
 Key: TypeAlias = PRNGKeyArray
-Inputs: TypeAlias = Float[Array | np.ndarray, "samples inputs"]
-Knowledge: TypeAlias = Float[Array, "samples outputs"]
-Weights: TypeAlias = tuple[PyTree[Float[Array, "..."]], ...]
-Tensors: TypeAlias = tuple[Float[Array, "*times samples _"], ...]
+Inputs: TypeAlias = Num[Array | np.ndarray, "samples *axes"]
+Knowledge: TypeAlias = Float[Array, "samples *outputs"]
+Weights: TypeAlias = tuple[PyTree[Float[Array | np.ndarray, "..."]], ...]
+Tensors: TypeAlias = tuple[Float[Array, "..."], ...]
 
 PerLayer: TypeAlias = Float[Array, " layers"]
 SaveTimes: TypeAlias = Float[ArrayLike, " saves"] | Sequence[float | int]

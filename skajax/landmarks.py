@@ -19,7 +19,6 @@ from scipy.optimize import brentq
 from skajax._checks import require
 from skajax._solution import Reading, Solution
 from skajax._types import Float
-from skajax.observables import LABELS
 from skajax.trajectory import Trajectory
 
 PAPER_DT = 0.01
@@ -45,7 +44,7 @@ class Landmark(NamedTuple):
     value: float
     """The observable's value there."""
     knowledge_norm: float
-    """‖Z‖_F there."""
+    """‖Z‖_F there; NaN where the run has not recorded it."""
     direction: int
     """Of a zero crossing: +1 rising, -1 falling; 0 for an extremum."""
     interior: bool
@@ -229,14 +228,16 @@ class _Dense:
 
 
 def _source(run: Trajectory, reading: Reading) -> _Source:
-    per_layer = [name for name in LABELS if name != "output_mean"]
+    solves = run.dense and run.path is not None and len(run.path.t) > 1
+    known = run.solution().observables if solves else run.observe
+    per_layer = [each.name for each in known if each.per_layer]
     require(
         callable(reading) or reading in per_layer,
         "observable",
         f"be one of {per_layer}, or a function of Observables",
         f"it was {reading!r}",
     )
-    if run.dense and run.path is not None and len(run.path.t) > 1:
+    if solves:
         return _Dense(run.solution(), reading)
     return _Records(run, reading)
 
@@ -265,9 +266,9 @@ def _series(run: Trajectory, reading: Reading) -> tuple[np.ndarray, np.ndarray, 
         f"its times have the shape {np.shape(run.t)}"
         " (of a batch of runs, take one: jax.tree.map(lambda a: a[0], runs))",
     )
-    t, Z = np.asarray(run.t, float), np.asarray(run.knowledge_norm, float)
+    t = np.asarray(run.t, float)
     if isinstance(reading, str):
-        values = np.asarray(getattr(run, reading), float)
+        values = np.asarray(run[reading], float)
     else:
         values = np.asarray(reading(run.observables), float)
     require(
@@ -279,7 +280,9 @@ def _series(run: Trajectory, reading: Reading) -> tuple[np.ndarray, np.ndarray, 
     # A lane of a batch that failed is NaN from there on.
     good = int(np.cumprod(np.isfinite(values).all(axis=1)).sum())
     require(good >= 1, "run", "have at least one finite record", f"it ended so: {run.outcome}")
-    return t[:good], values[:good], Z[:good]
+    # Of a run that has not recorded ‖Z‖, landmarks do not tell it.
+    Z = run.knowledge_norm if "knowledge_norm" in run.records else np.full((len(t), 1), np.nan)
+    return t[:good], values[:good], np.asarray(Z, float)[:good]
 
 
 def _landmark(run: Trajectory, source: _Source, point: _Point) -> Landmark:

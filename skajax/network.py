@@ -1,75 +1,265 @@
 """A network: a stack of layers, each deciding on what the one below has decided."""
 
-import dataclasses
 import functools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeGuard
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from skajax._checks import as_array, is_traced, require
-from skajax._types import Inputs, Key, Tensors, Weights
-from skajax.entropy import decision
-from skajax.layers import Dense, Layer
+from skajax._checks import as_array, as_key, as_number, is_traced, require
+from skajax._modes import cached, working
+from skajax._types import Inputs, Key, PerLayer, Tensors, Weights
+from skajax.layers import Dense, Layer, Stage
+from skajax.layers._layer import decide, inputs_of, learns, rate_of, running
 
 
-@dataclasses.dataclass(frozen=True)
-class Network:
-    """Layers l = 1..L: z^(l) = knowledge(weights^(l), x^(l)), D^(l) = σ(z^(l)), x^(l+1) = D^(l)."""
+class Trace(eqx.Module):
+    """What a network makes of its inputs: one entry a layer, from the first; stages have none."""
 
-    layers: tuple[Layer, ...]
+    inputs: tuple[Any, ...]
+    """What each layer's knowledge takes as given."""
+    Z: Tensors
+    """Knowledge."""
+    D: Tensors
+    """Decisions."""
+    rows: tuple[int, ...] = eqx.field(static=True)
+    """Where among the network's layers and stages, and so in its weights, the layers are."""
 
-    def __post_init__(self) -> None:
+
+class Motion(NamedTuple):
+    """How a trace moves, per unit of time: one entry a layer."""
+
+    given: tuple[Any, ...]
+    """The rates of what each layer takes as given; None where it rests."""
+    own: Tensors
+    """The part of ż that the layer's own weights make: of a dense layer, x Ẇ + ḃ."""
+    carried: tuple[Any, ...]
+    """The part of ż that its inputs make: of a dense layer, ẋ W; None where they rest."""
+    Zdot: Tensors
+    """Knowledge flow Φ = ż, their sum (eq. 6)."""
+    Ddot: Tensors
+    """Ḋ = D' ż."""
+
+
+class Network(eqx.Module):
+    """Layers l = 1..L: z^(l) = knowledge(weights^(l), x^(l)), D^(l) = decide(z^(l)), x^(l+1) = D^(l).
+
+    Among the layers there may be stages, which have no knowledge (:class:`skajax.layers.Stage`): they
+    map what the layer above reads. ``weights`` have an entry for each, results a row for layers only.
+    """
+
+    layers: tuple[Any, ...]
+
+    def __check_init__(self) -> None:
+        """Refuse what is no stack of layers."""
         require(
             isinstance(self.layers, tuple)
-            and len(self.layers) >= 1
-            and all(isinstance(layer, Layer) for layer in self.layers),
+            and any(isinstance(layer, Layer) for layer in self.layers)
+            and all(isinstance(layer, Layer | Stage) for layer in self.layers),
             "layers",
-            "be a tuple of at least one layer (with init and knowledge)",
+            "be a tuple of layers (with init and knowledge) and stages (init and apply), of which at"
+            " least one is a layer",
             f"it was {self.layers!r}",
         )
 
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """Where in ``layers``, and in weights, those with knowledge are: row l - 1 of any result."""
+        return tuple(n for n, layer in enumerate(self.layers) if learns(layer))
+
+    @property
+    def learning(self) -> tuple[Any, ...]:
+        """The layers with knowledge, l = 1..L."""
+        return tuple(layer for layer in self.layers if learns(layer))
+
+    @working()
     def init(self, key: Key, x: Inputs) -> Weights:
-        """Initial weights, one entry a layer, in x's dtype.
+        """Initial weights, one entry a layer or stage, in x's dtype.
 
         Layer l draws from ``fold_in(key, l)``, l = 0..L-1, so that its weights do not change when
         layers are put on top of it. Only the shape and dtype of x are read.
         """
-        x = as_array("x", x)
+        key, x = as_key("key", key), as_array("x", x)
         check_inputs(x)
-        inputs = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        below = jax.ShapeDtypeStruct(x.shape, x.dtype)
         weights = []
-        for index, layer in enumerate(self.layers):
-            weights.append(layer.init(jax.random.fold_in(key, index), inputs))
-            inputs = _outputs(layer, inputs.shape, inputs.dtype)
+        for place, layer in enumerate(self.layers):
+            with _placed(place, layer):
+                made = layer.init(jax.random.fold_in(key, place), below)
+                weights.append(made if jax.tree.leaves(made) else nothing(x.dtype))
+                below = _outputs(layer, weights[-1], below)
         return tuple(weights)
 
+    def trace(self, weights: Weights, x: Inputs, decided: Tensors | None = None) -> Trace:
+        """What every layer takes as given, its knowledge and its decisions.
+
+        With ``decided``, layers read those decisions of the layers below, instead of what these decide now.
+        """
+        inputs, Z, D = [], [], []
+        for place, layer in enumerate(self.layers):
+            with _placed(place, layer):
+                if not learns(layer):
+                    x = layer.apply(weights[place], x)
+                    continue
+                inputs.append(inputs_of(layer, weights[place], x))
+                Z.append(layer.knowledge(weights[place], inputs[-1]))
+                D.append(decide(layer, Z[-1]))
+                x = D[-1] if decided is None else decided[len(D) - 1]
+        return Trace(tuple(inputs), tuple(Z), tuple(D), self.rows)
+
     def forward(self, weights: Weights, x: Inputs) -> tuple[Tensors, Tensors]:
-        """Knowledge and decisions of every layer, (Z, D), each entry (samples, outputs)."""
-        Z, D = [], []
+        """Knowledge and decisions of every layer, (Z, D), each entry (samples, ...)."""
+        trace = self.trace(weights, x)
+        return trace.Z, trace.D
+
+    def given(self, weights: Weights, inputs: tuple[Any, ...]) -> Trace:
+        """The trace where every layer takes these inputs as given."""
+        rows = zip(self.learning, (weights[place] for place in self.rows), inputs, strict=True)
+        Z = tuple(layer.knowledge(w, a) for layer, w, a in rows)
+        return Trace(inputs, Z, self.decide(Z), self.rows)
+
+    def decide(self, Z: Tensors) -> Tensors:
+        """The decisions on any knowledge."""
+        return tuple(decide(layer, z) for layer, z in zip(self.learning, Z, strict=True))
+
+    def pull(self, weights: Weights, inputs: tuple[Any, ...], by_Z: Tensors) -> Weights:
+        """Gradients by each layer's weights, its inputs held fixed, from those by its knowledge.
+
+        Of stages, which have no knowledge of their own, zero.
+        """
+        pulled: list[Any] = []
+        rows = iter(zip(inputs, by_Z, strict=True))
         for layer, w in zip(self.layers, weights, strict=True):
-            Z.append(layer.knowledge(w, x))
-            D.append(decision(Z[-1]))
-            x = D[-1]
-        return tuple(Z), tuple(D)
+            if not learns(layer):
+                pulled.append(jax.tree.map(jnp.zeros_like, w))
+                continue
+            given, by_z = next(rows)
+            _, pullback = jax.vjp(lambda w, layer=layer, given=given: layer.knowledge(w, given), w)
+            pulled += pullback(by_z)
+        return tuple(pulled)
+
+    def motion(
+        self, weights: Weights, velocity: Weights, x: Inputs, xdot: Any = None
+    ) -> tuple[Trace, Motion]:
+        """The trace, and its exact rates of change where weights move at ``velocity`` and x at ``xdot``.
+
+        Of each layer apart by what moves it: its own weights, and what it takes as given. ``xdot=None``: the
+        inputs rest.
+        """
+        traced, moved = [], []
+        for place, layer in enumerate(self.layers):
+            w, wdot = weights[place], velocity[place]
+            if not learns(layer):
+                x, xdot = _push(layer.apply, (w, x), (wdot if _has_numbers(w) else None, xdot))
+                continue
+            if hasattr(layer, "inputs"):
+                given, given_dot = _push(layer.inputs, (w, x), (wdot, xdot))
+            else:
+                given, given_dot = x, xdot
+            z, own = _push(layer.knowledge, (w, given), (wdot, None))
+            _, carried = _push(layer.knowledge, (w, given), (None, given_dot))
+            zdot = own if carried is None else own + carried
+            x, xdot = _push(functools.partial(decide, layer), (z,), (zdot,))
+            traced.append((given, z, x))
+            moved.append((given_dot, own, carried, zdot, xdot))
+        inputs, Z, D = zip(*traced, strict=True)
+        return Trace(inputs, Z, D, self.rows), Motion(*zip(*moved, strict=True))  # pyright: ignore[reportCallIssue]
+
+    def slopes(self, Z: Tensors, changes: Tensors) -> Tensors:
+        """D' times changes of the knowledge."""
+        pairs = zip(self.learning, Z, changes, strict=True)
+        return tuple(
+            _push(functools.partial(decide, layer), (z,), (c,))[1] for layer, z, c in pairs
+        )
+
+    def rates(self, dtype: Any) -> tuple[Any, ...]:
+        """r of each layer and stage, dW/dt = -r ∇E; None where it is 1."""
+        found = [rate_of(layer) for layer in self.layers]
+        return tuple(
+            None if isinstance(r, float) and r == 1 else jnp.asarray(r, dtype) for r in found
+        )
+
+    def inner(self, a: Weights, b: Weights) -> PerLayer:
+        """Of each layer Σ a b / r over all its weights: in this product its flow is steepest descent."""
+        rates = [rate_of(layer) for layer in self.layers]
+        products = [inner(u, v) / r for u, v, r in zip(a, b, rates, strict=True)]
+        return self.per_layer(products)
+
+    def per_layer(self, values: Sequence[Any]) -> PerLayer:
+        """One number for each layer with knowledge, of one for each entry: a stage's counts for the
+        layer above.
+
+        That of a stage on top of all counts for the last layer.
+        """
+        sums: list[Any] = []
+        waiting: Any = None
+        for place, value in enumerate(values):
+            value = value if waiting is None else waiting + value
+            waiting = None
+            if place in self.rows:
+                sums.append(value)
+            else:
+                waiting = value
+        if waiting is not None:
+            sums[-1] = sums[-1] + waiting
+        return jnp.stack(sums)
 
     def running(self) -> "Network":
         """The network as it runs, without what only :meth:`init` reads: alike for alike programs."""
-        return Network(tuple(_running(layer) for layer in self.layers))
+        return Network(tuple(running(layer) for layer in self.layers))
 
 
-def _running(layer: Layer) -> Layer:
-    # Not of a class made from it, whose knowledge may depend on whatever it likes.
-    return layer.running() if type(layer) is Dense else layer
+class _placed:
+    """Adds the layer's place in the network to what it complains about."""
+
+    def __init__(self, place: int, layer: Any) -> None:
+        self.place, self.layer = place, layer
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
+        if isinstance(error, ValueError | TypeError) and not hasattr(error, "_placed"):
+            if type(error) not in (ValueError, TypeError):
+                return  # what another library raises may need other arguments to be made
+            name = f"layers[{self.place}] ({type(self.layer).__name__})"
+            kind = ValueError if isinstance(error, ValueError) else TypeError
+            placed: Any = kind(f"{str(error).removesuffix('.')} ({name} of the network).")
+            placed._placed = True
+            raise placed from error
 
 
-@functools.lru_cache
-def _outputs(layer: Layer, shape: tuple[int, ...], dtype: np.dtype) -> Any:
-    """Shape and dtype of a layer's knowledge."""
-    x = jax.ShapeDtypeStruct(shape, dtype)
-    return jax.eval_shape(layer.knowledge, jax.eval_shape(layer.init, jax.random.key(0), x), x)
+def _has_numbers(weights: Any) -> bool:
+    return any(leaf.size for leaf in jax.tree.leaves(weights))
+
+
+def _push(function: Callable[..., Any], primals: Any, tangents: Any) -> tuple[Any, Any]:
+    """A function's value and rate, where arguments whose tangent is None rest."""
+    moving = [n for n, tangent in enumerate(tangents) if tangent is not None]
+
+    def of_moving(*values: Any) -> Any:
+        every = list(primals)
+        for n, value in zip(moving, values, strict=True):
+            every[n] = value
+        return function(*every)
+
+    if not moving:
+        return function(*primals), None
+    return jax.jvp(of_moving, tuple(primals[n] for n in moving), tuple(tangents[n] for n in moving))
+
+
+def _outputs(layer: Any, weights: Any, below: Any) -> Any:
+    """Shape and dtype of what the layer above will read."""
+
+    def read(weights: Any, below: Any) -> Any:
+        if not learns(layer):
+            return layer.apply(weights, below)
+        return decide(layer, layer.knowledge(weights, inputs_of(layer, weights, below)))
+
+    return jax.eval_shape(read, weights, below)
 
 
 def mlp(
@@ -85,7 +275,7 @@ def mlp(
     ``precision`` is that of the matrix products (see :class:`skajax.layers.Dense`).
     """
     require(
-        isinstance(widths, Sequence) and not isinstance(widths, str) and len(widths) >= 1,
+        _is_list(widths) and len(widths) >= 1,
         "widths",
         "be a sequence of at least one layer width",
         f"it was {widths!r}",
@@ -101,8 +291,8 @@ def mlp(
 
 
 def _one_a_layer(name: str, value: float | Sequence[float], layers: int) -> tuple[float, ...]:
-    if not isinstance(value, Sequence):
-        return (value,) * layers
+    if not _is_list(value):
+        return (as_number(value),) * layers
     require(
         len(value) == layers,
         name,
@@ -112,24 +302,39 @@ def _one_a_layer(name: str, value: float | Sequence[float], layers: int) -> tupl
     return tuple(value)
 
 
+def _is_list(value: Any) -> TypeGuard[Sequence[Any]]:
+    """Whether it is a list, in any library's words, and no text."""
+    sequence = isinstance(value, Sequence) and not isinstance(value, str | bytes)
+    return sequence or (hasattr(value, "__array__") and np.ndim(value) == 1)
+
+
 def check_inputs(x: jax.Array) -> None:
-    """Refuse inputs that are no batch of floating-point samples, or hold NaN or infinity."""
+    """Refuse inputs that are no batch of samples, or hold NaN or infinity."""
+    hint = "were the labels given instead? integers: x.astype('float32')"
+    if x.dtype == np.uint8:
+        hint = "images: x.astype('float32') / 255"
     require(
         jnp.issubdtype(x.dtype, jnp.floating),
         "x",
         "be floating-point inputs",
-        f"its dtype was {x.dtype} (were the labels given instead? integers: x.astype('float32'))",
+        f"its dtype was {x.dtype} ({hint})",
     )
     require(
-        x.ndim == 2 and x.shape[0] >= 1 and x.shape[1] >= 1,
+        x.dtype.itemsize >= 4,
+        "x",
+        "be float32 or float64 inputs",
+        f"its dtype was {x.dtype}, in which small steps vanish (x.astype('float32'))",
+    )
+    require(
+        x.ndim >= 2 and min(x.shape) >= 1,
         "x",
         "be a non-empty batch of shape (samples, inputs)",
-        f"its shape was {x.shape}",
+        f"its shape was {x.shape}" + (" (x[None, :])" if x.ndim == 1 and x.size else ""),
     )
     _check_finite("x", x)
 
 
-def check_weights(network: Network, weights: Weights, x: Inputs) -> None:
+def check_weights(network: Network, weights: Weights, x: Any) -> None:
     """Refuse weights that ``network.init(key, x)`` could not have made: structure, shapes, dtype."""
     layers = len(network.layers)
     require(
@@ -148,8 +353,8 @@ def check_weights(network: Network, weights: Weights, x: Inputs) -> None:
             f"be what network.init makes (layer {number}: {want})",
             f"layer {number} was {got}",
         )
-        for (path, leaf), shape in zip(
-            jax.tree.leaves_with_path(entry), jax.tree.leaves(shapes), strict=True
+        for leaf, (path, shape) in zip(
+            jax.tree.leaves(entry), jax.tree.leaves_with_path(shapes), strict=True
         ):
             name = f"layer {number}'s {jax.tree_util.keystr(path, simple=True)}"
             require(
@@ -161,10 +366,40 @@ def check_weights(network: Network, weights: Weights, x: Inputs) -> None:
             _check_finite("weights", leaf, f" in {name}")
 
 
-@functools.lru_cache
 def expected_weights(network: Network, shape: tuple[int, ...], dtype: np.dtype) -> Any:
     """Shapes and dtypes of what ``network.init`` makes for inputs like these."""
+    try:
+        hash(network)
+    except TypeError:  # a layer with arrays of its own
+        return _expected_weights.__wrapped__(network, shape, dtype)  # pyright: ignore[reportFunctionMemberAccess]
+    return _expected_weights(network, shape, dtype)
+
+
+@cached
+def _expected_weights(network: Network, shape: tuple[int, ...], dtype: np.dtype) -> Any:
     return jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, dtype))
+
+
+def nothing(dtype: Any) -> jax.Array:
+    """The weights of a stage that has none: an array without numbers, so that every entry has a leaf."""
+    real = jnp.issubdtype(dtype, jnp.floating)
+    return jnp.zeros(0, dtype if real else jnp.result_type(float))
+
+
+def inner(a: Any, b: Any) -> Any:
+    """Σ a b over all numbers of two trees; of none, 0."""
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    sums = [jnp.sum(u * v) for u, v in pairs]
+    return jnp.stack(sums).sum() if sums else jnp.zeros(())
+
+
+def matrices(weights: Any) -> Iterator[Any]:
+    """Of one layer's weights, the arrays whose norm is ‖W‖: all with two axes or more, else all.
+
+    Biases have one axis, and are left out.
+    """
+    leaves = jax.tree.leaves(weights)
+    return iter([leaf for leaf in leaves if leaf.ndim >= 2] or leaves)
 
 
 def _check_finite(name: str, value: jax.Array, where: str = "") -> None:

@@ -1,227 +1,319 @@
-"""What is measured of every layer at one instant."""
+"""What is measured of every layer at one instant: the paper's diagnostics, and a user's own."""
 
+import dataclasses
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 
 from skajax import entropy as ent
-from skajax._types import (
-    Array,
-    Inputs,
-    LayerSeries,
-    OutputSeries,
-    PerLayer,
-    ScalarLike,
-    Tensors,
-    Weights,
-)
-from skajax.flow import tangents
-from skajax.network import Network
+from skajax._checks import require
+from skajax._types import Array, PerLayer
+from skajax.system import Instant
+
+__all__ = ["PAPER", "Observable", "Observables", "choose"]
 
 _LN2 = math.log(2.0)
 
 
-class Observables(eqx.Module):
-    """The paper's diagnostics: per layer, summed over samples and neurons, as rates in time.
+@dataclasses.dataclass(frozen=True)
+class Observable:
+    """A quantity of one instant: ``function(instant)`` gives it, as an array with the axes ``dims``.
 
-    Each is of shape (layers,) at one instant and (times, layers) in a trajectory, but for
-    ``output_mean``, which has the last layer's neurons instead. ż and Ḋ are the rates of Z and D:
-    exact tangents along an ODE, backward differences (Z_k - Z_{k-1}) / Δt under the published
-    rule. The paper's values per step are the rates times Δt.
+    - ``name``: by which results, files and rules know it.
+    - ``function``: of an :class:`skajax.Instant`, which has t, weights, velocity, flow, batch, Z, D,
+      Zdot, Ddot.
+    - ``label``, ``symbol``, ``unit``: for axes; time is that of the flow.
+    - ``formula``: what it is, for people.
+    - ``dims``: names of its axes, ``("layer",)`` unless given; one number: ``()``.
+    - ``signed``: whether it has both signs, for plots.
+    - ``from_start``: whether it reads ``instant.before``, the knowledge at the run's start.
     """
 
-    entropy: LayerSeries
-    """H = Σ h(z), Shannon's entropy of the decisions, bits (eq. 9, see :func:`skajax.entropy`)."""
-    entropy_rate: LayerSeries
-    """-(1/ln 2) Σ z Ḋ, bits per time (eq. 10): transport - dissipation; figure 1 shows it times Δt."""
-    dissipation: LayerSeries
-    """-⟨∇_W H, Ẇ⟩, bits per time: what the layer's own weights take off its entropy."""
-    transport: LayerSeries
-    """Σ ∇_z H (ẋ W), bits per time: what the motion of the layer's input adds to its entropy.
+    name: str
+    function: Callable[[Instant], Array]
+    label: str = ""
+    symbol: str = ""
+    unit: str = "1"
+    formula: str = ""
+    dims: tuple[str, ...] = ("layer",)
+    signed: bool = False
+    from_start: bool = False
 
-    It is recorded as entropy_rate + dissipation, so that rounding leaves an error of about ε times the
-    dissipation. Of ``Published`` runs it is what else the differences over a step are made of, with an
-    error of order dt that the first layer shows: its input rests, and yet at dt = 0.02 it is some 9 % of the
-    largest entropy rate (784-32-16), at 0.001 0.4 %. :func:`skajax.variational.energy_rates` has it directly.
-    """
-    alignment: LayerSeries
-    """cos(z, Ḋ) = Σ z Ḋ / (‖z‖ ‖Ḋ‖), figure 2; 0 where z or Ḋ is 0."""
-    knowledge_norm: LayerSeries
-    """‖Z‖_F."""
-    flow_norm: LayerSeries
-    """‖Φ‖_F = ‖ż‖_F, per time (eq. 6-7), figures 3 and 4."""
-    weight_norm: LayerSeries
-    """‖W‖_F, without the bias."""
-    tensor_net_rate: LayerSeries
-    """Σ (D + ∇_z H) ż, per time, in the sign of the published figures 5 and 6."""
-    tensor_net: LayerSeries
-    """Net since the run's start (eq. 8, 26), in the sign of the published figures."""
-    tensor_net_rate_equation: LayerSeries
-    """Σ (D - ∇_z H) ż, per time, in the sign of eq. 8 and 26-28."""
-    tensor_net_equation: LayerSeries
-    """Net since the run's start (eq. 8, 26), in the sign of the equation."""
-    lagrangian: LayerSeries
-    """L = -Σ z D' ż, nats per time (eq. 14)."""
-    output_mean: OutputSeries
-    """Mean over the samples of each output neuron's decision."""
-
-    def per_time(self, dt: ScalarLike) -> "Observables":
-        """The same, where ż and Ḋ stood for differences over dt: rates are linear in them."""
-        rates = lambda o: (
-            o.entropy_rate,
-            o.dissipation,
-            o.transport,
-            o.flow_norm,
-            o.tensor_net_rate,
-            o.tensor_net_rate_equation,
-            o.lagrangian,
+    def __post_init__(self) -> None:
+        require(
+            isinstance(self.name, str) and self.name.isidentifier(),
+            "name",
+            "be a name, such as 'sparsity'",
+            f"it was {self.name!r}",
         )
-        return eqx.tree_at(rates, self, tuple(rate / dt for rate in rates(self)))
+        require(
+            callable(self.function),
+            "function",
+            "be a function of an Instant",
+            f"it was {self.function!r}",
+        )
+        require(
+            isinstance(self.dims, tuple) and all(isinstance(dim, str) for dim in self.dims),
+            "dims",
+            "be a tuple of axis names, such as ('layer',)",
+            f"it was {self.dims!r}",
+        )
+
+    def __reduce__(self) -> Any:
+        """Of the paper's, the name alone: their functions have none by which pickle could find them."""
+        if BY_NAME.get(self.name) is self:
+            return _named, (self.name,)
+        return type(self), tuple(getattr(self, field.name) for field in dataclasses.fields(self))
+
+    @property
+    def per_layer(self) -> bool:
+        """Whether it gives one number a layer."""
+        return self.dims == ("layer",)
+
+    def describe(self) -> dict[str, str]:
+        """Its attributes in a dataset."""
+        return {"long_name": self.label or self.name, "units": self.unit}
 
 
-class Label(NamedTuple):
-    """What an observable is called on axes and in files."""
+class Observables(eqx.Module):
+    """Values of observables, by name: of one instant, or over time with the times in front.
 
-    text: str
-    symbol: str
-    unit: str
-
-
-LABELS = {
-    "entropy": Label("entropy", "$H$", "bit"),
-    "entropy_rate": Label("entropy rate", r"$\dot H$", "bit/time"),
-    "dissipation": Label("dissipation", r"$-\langle\nabla_W H, \dot W\rangle$", "bit/time"),
-    "transport": Label("transport", r"$\nabla_z H\cdot\dot x W$", "bit/time"),
-    "alignment": Label("alignment", r"$\cos(z, \dot D)$", "1"),
-    "knowledge_norm": Label("knowledge", r"$\Vert Z\Vert_F$", "1"),
-    "flow_norm": Label("knowledge flow", r"$\Vert\Phi\Vert_F$", "1/time"),
-    "weight_norm": Label("weights", r"$\Vert W\Vert_F$", "1"),
-    "tensor_net_rate": Label("Tensor Net rate, published sign", r"$\dot{\mathrm{Net}}$", "1/time"),
-    "tensor_net": Label("Tensor Net, published sign", r"$\mathrm{Net}$", "1"),
-    "tensor_net_rate_equation": Label(
-        "Tensor Net rate, equation's sign", r"$\dot{\mathrm{Net}}$", "1/time"
-    ),
-    "tensor_net_equation": Label("Tensor Net, equation's sign", r"$\mathrm{Net}$", "1"),
-    "lagrangian": Label("Lagrangian", r"$\mathcal{L}$", "nat/time"),
-    "output_mean": Label("mean output decision", r"$\bar D$", "1"),
-}
-"""Of every observable: its name in words, its symbol, and its unit (time is that of the flow)."""
-
-
-class Net(NamedTuple):
-    """The accumulated Tensor Net of every layer, in both signs."""
-
-    published: PerLayer
-    equation: PerLayer
-
-
-def net_potential(Z: Tensors, D: Tensors) -> Net:
-    """The functions of the state whose change is the Tensor Net (eq. 26): 0 at Z = 0.
-
-    Σ softplus(z) - ln 2 ± (h(z) - 1), see :func:`skajax.entropy.tensor_net_potential`.
+    ``observables.entropy`` and ``observables["entropy"]`` are the same. A pytree of the arrays.
     """
-    entropy = _per_layer([jnp.sum(ent.entropy(z)) for z in Z])
-    return _net_potential(Z, D, entropy)
+
+    values: dict[str, Any]
+
+    def __getattr__(self, name: str) -> Any:
+        values = {} if name.startswith("__") else self.__dict__.get("values", {})
+        if name in values:
+            return values[name]
+        raise AttributeError(
+            f"{name!r} was not observed; what was observed: {', '.join(values) or 'nothing'}"
+        )
+
+    def __getitem__(self, name: str) -> Any:
+        return getattr(self, name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.values
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.values)
 
 
-def observe(
-    weights: Weights,
-    Z: Tensors,
-    D: Tensors,
-    Zdot: Tensors,
-    Ddot: Tensors,
-    slope_Zdot: Tensors,
-    dissipation: PerLayer,
-    origin: Net,
-) -> Observables:
-    """Observables of one instant, from knowledge, decisions and their rates of change.
+class Seeing:
+    """Observables of one instant that are computed as they are asked for, by name."""
 
-    ``slope_Zdot`` is D' ż, for the Lagrangian -z D' ż (eq. 14). Along an ODE that is Ḋ itself; of
-    differences over a step it is not. ``dissipation`` is as :func:`dissipation` has it, and the
-    transport is what else the entropy's rate is made of. ``origin`` is :func:`net_potential` where the
-    run began: the Net counts from there.
-    """
-    # Sums first, then one formula for all layers: what an instant costs is its sums.
-    entropy = _per_layer([jnp.sum(ent.entropy(z)) for z in Z])
-    D_zdot, z_Ddot, lagrangian = _dots(D, Zdot), _dots(Z, Ddot), -_dots(Z, slope_Zdot)
-    Z_norm, Zdot_norm, Ddot_norm = _norms(Z), _norms(Zdot), _norms(Ddot)
-    lengths = Z_norm * Ddot_norm
-    aligned = lengths > 0
-    net = _net_potential(Z, D, entropy)
-    entropy_rate = -z_Ddot / _LN2
-    return Observables(
-        entropy=entropy,
-        entropy_rate=entropy_rate,
-        dissipation=dissipation,
-        transport=entropy_rate + dissipation,
-        alignment=jnp.where(aligned, z_Ddot / jnp.where(aligned, lengths, 1), 0),
-        knowledge_norm=Z_norm,
-        flow_norm=Zdot_norm,
-        weight_norm=_norms([w.W for w in weights]),
-        tensor_net_rate=D_zdot + lagrangian / _LN2,
-        tensor_net=net.published - origin.published,
-        tensor_net_rate_equation=D_zdot - lagrangian / _LN2,
-        tensor_net_equation=net.equation - origin.equation,
-        lagrangian=lagrangian,
-        output_mean=jnp.mean(D[-1], axis=0),
+    def __init__(self, observables: Sequence[Observable], instant: Instant) -> None:
+        self._known = {each.name: each for each in observables}
+        self._instant = instant
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name not in self._known:
+            raise AttributeError(f"{name!r} is no observable here; there are {list(self._known)}")
+        return self._known[name].function(self._instant)
+
+    def __getitem__(self, name: str) -> Any:
+        return getattr(self, name)
+
+
+def _named(name: str) -> Observable:
+    return BY_NAME[name]
+
+
+def observe(observables: Sequence[Observable], instant: Instant) -> Observables:
+    """What the observables are at one instant."""
+    found = {}
+    for each in observables:
+        value = jnp.asarray(each.function(instant))
+        require(
+            value.ndim == len(each.dims),
+            "observe",
+            f"give as many axes as it names ({each.name}: {each.dims})",
+            f"its shape was {value.shape}",
+        )
+        found[each.name] = value
+    return Observables(found)
+
+
+def choose(wanted: Any) -> tuple[Observable, ...]:
+    """Observables by name or as they are; None: all of the paper's."""
+    if wanted is None:
+        return PAPER
+    require(
+        isinstance(wanted, Sequence) and not isinstance(wanted, str),
+        "observe",
+        "be a sequence of names and observables, such as ('flow_norm',); () for none",
+        f"it was {wanted!r}",
     )
+    found: dict[str, Observable] = {}
+    for each in wanted:
+        known = BY_NAME.get(each) if isinstance(each, str) else each
+        require(
+            isinstance(known, Observable),
+            "observe",
+            f"hold observables, or names among {list(BY_NAME)}",
+            f"it held {each!r}",
+        )
+        assert isinstance(known, Observable)
+        require(
+            known.name not in found, "observe", "hold each name once", f"{known.name!r} was twice"
+        )
+        require(
+            known.name not in RESERVED,
+            "observe",
+            f"hold names other than a run's own, {sorted(RESERVED)}",
+            f"it held {known.name!r}",
+        )
+        found[known.name] = known
+    return tuple(found.values())
 
 
-def observe_along(
-    network: Network,
-    weights: Weights,
-    velocity: Weights,
-    x: Inputs,
-    origin: Net,
-    flow: Weights | None = None,
-) -> Observables:
-    """Observables of weights that move at ``velocity``, with the exact tangents ż and Ḋ.
-
-    ``flow`` is that of the weights, where their velocity is another.
-    """
-    Z, D = network.forward(weights, x)
-    Zdot, Ddot = tangents(network, weights, velocity, x)
-    lost = dissipation(velocity if flow is None else flow, velocity, x.shape[0])
-    seen = observe(weights, Z, D, Zdot, Ddot, Ddot, lost, origin)
-    # The inputs rest: what a difference leaves of the first layer's transport is rounding.
-    return eqx.tree_at(lambda o: o.transport, seen, seen.transport.at[0].set(0))
+RESERVED = frozenset(
+    ("t", "time", "layer", "output", "record", "step", "final", "stats", "outcome", "parameters",
+     "method", "network", "observe", "path", "at", "resume", "dense", "save", "records")
+)  # fmt: skip
+"""Names that results have for something else."""
 
 
-def dissipation(flow: Weights, velocity: Weights, samples: int) -> PerLayer:
-    """Of each layer, -⟨∇_W H, Ẇ⟩ = B ⟨flow, Ẇ⟩, bits per time: the entropy that its weights take off.
-
-    The chain rule through z = knowledge(W, x), where W and the input x both move, gives
-
-        dH/dt = Σ ∇_z H ż = ⟨∇_W H, Ẇ⟩ + Σ ∇_z H (∂z/∂x) ẋ = -dissipation + transport.
-
-    H is summed over the B samples and the flow is -∇_W H / B. Along the flow the dissipation is therefore
-    B ‖∇_W (H / B)‖² ≥ 0; and the transport is that of a dense layer's ẋ W, 0 in the first layer.
-    """
-    products = jax.tree.map(lambda f, v: jnp.sum(f * v), flow, velocity)
-    return samples * _per_layer([jnp.stack(jax.tree.leaves(layer)).sum() for layer in products])
+def _net(instant: Instant, sign: int) -> PerLayer:
+    if instant.changes is not None:
+        return instant.changes.net[sign]
+    if instant.before is None:
+        return jnp.zeros(len(instant.Z), instant.system.dtype)
+    parts = [ent.changes(z0, z) for z0, z in zip(instant.before, instant.Z, strict=True)]
+    return jnp.stack([jnp.sum(c.softplus) + sign * jnp.sum(c.entropy) for c in parts])
 
 
-def _net_potential(Z: Tensors, D: Tensors, entropy: PerLayer) -> Net:
-    # Summed as z D + (ln 2 ± 1) (h - 1), which is the same: one sum more than the entropy.
-    change = entropy - jnp.asarray([z.size for z in Z], entropy.dtype)
-    z_D = _dots(Z, D)
-    return Net(z_D + (_LN2 + 1) * change, z_D + (_LN2 - 1) * change)
+PAPER = (
+    Observable(
+        "entropy",
+        lambda i: jnp.stack([jnp.sum(ent.entropy(z)) for z in i.Z]),
+        "entropy", "$H$", "bit",
+        "H = Σ h(z), Shannon's entropy of the decisions (eq. 9, 30)",
+    ),
+    Observable(
+        "entropy_rate",
+        lambda i: -ent.BITS * i.Z_Ddot,
+        "entropy rate", r"$\dot H$", "bit/time",
+        "-(1/ln 2) Σ z Ḋ (eq. 10); figure 1 shows it times Δt",
+        signed=True,
+    ),
+    Observable(
+        "energy",
+        lambda i: i.energy,
+        "energy", r"$B\,E$", "1",
+        "B E, of the energy that drives: d(B E)/dt = transport - dissipation; by default the entropy",
+    ),
+    Observable(
+        "dissipation",
+        lambda i: i.dissipation,
+        "dissipation", r"$-\langle\nabla_W H, \dot W\rangle$", "bit/time",
+        "-⟨∇_W B E, Ẇ⟩: what the layer's own weights take off its energy",
+        signed=True,
+    ),
+    Observable(
+        "transport",
+        lambda i: i.transport,
+        "transport", r"$\nabla_z H\cdot\dot x W$", "bit/time",
+        "Σ ∇_z H (ẋ W): what the motion of the layer's input adds to its energy; under Published it is"
+        " entropy_rate + dissipation, with an error of order dt",
+        signed=True,
+    ),
+    Observable(
+        "alignment",
+        lambda i: i.alignment,
+        "alignment", r"$\cos(z, \dot D)$", "1",
+        "Σ z Ḋ / (‖z‖ ‖Ḋ‖), figure 2; 0 where z or Ḋ is 0",
+        signed=True,
+    ),
+    Observable(
+        "knowledge_norm", lambda i: i.Z_norm, "knowledge", r"$\Vert Z\Vert_F$", "1", "‖Z‖_F"
+    ),
+    Observable(
+        "flow_norm",
+        lambda i: i.Zdot_norm,
+        "knowledge flow", r"$\Vert\Phi\Vert_F$", "1/time",
+        "‖Φ‖_F = ‖ż‖_F (eq. 6-7), figures 3 and 4",
+    ),
+    Observable(
+        "weight_norm",
+        lambda i: i.weight_norm,
+        "weights", r"$\Vert W\Vert_F$", "1",
+        "‖W‖_F over all weights with two axes or more: without biases",
+    ),
+    Observable(
+        "tensor_net_rate",
+        lambda i: i.D_Zdot - ent.BITS * i.Z_slope_Zdot,
+        "Tensor Net rate, published sign", r"$\dot{\mathrm{Net}}$", "1/time",
+        "Σ (D + ∇_z H) ż, in the sign of the published figures 5 and 6",
+        signed=True,
+    ),
+    Observable(
+        "tensor_net",
+        lambda i: _net(i, +1),
+        "Tensor Net, published sign", r"$\mathrm{Net}$", "1",
+        "Net since the run's start (eq. 8, 26), in the sign of the published figures",
+        signed=True, from_start=True,
+    ),
+    Observable(
+        "tensor_net_rate_equation",
+        lambda i: i.D_Zdot + ent.BITS * i.Z_slope_Zdot,
+        "Tensor Net rate, equation's sign", r"$\dot{\mathrm{Net}}$", "1/time",
+        "Σ (D - ∇_z H) ż, in the sign of eq. 8 and 26-28",
+        signed=True,
+    ),
+    Observable(
+        "tensor_net_equation",
+        lambda i: _net(i, -1),
+        "Tensor Net, equation's sign", r"$\mathrm{Net}$", "1",
+        "Net since the run's start (eq. 8, 26), in the sign of the equation",
+        signed=True, from_start=True,
+    ),
+    Observable(
+        "lagrangian",
+        lambda i: -i.Z_slope_Zdot,
+        "Lagrangian", r"$\mathcal{L}$", "nat/time",
+        "L = -Σ z D' ż (eq. 14)",
+        signed=True,
+    ),
+    Observable(
+        "output_mean",
+        lambda i: jnp.mean(i.D[-1], axis=tuple(range(i.D[-1].ndim - 1))),
+        "mean output decision", r"$\bar D$", "1",
+        "mean over the samples of each output neuron's decision",
+        dims=("output",),
+    ),
+)  # fmt: skip
+"""The paper's observables: what a run records unless it is told otherwise."""
+
+NAMES = tuple(each.name for each in PAPER)
+DIAGNOSTICS = tuple(name for name in NAMES if name != "energy")
+"""What there is of SKA's own rule, whose energy is the entropy."""
+BY_NAME = {each.name: each for each in PAPER}
+PER_LAYER = tuple(each.name for each in PAPER if each.per_layer)
 
 
-def _dots(a: Sequence[Array], b: Sequence[Array]) -> PerLayer:
-    return _per_layer([jnp.sum(u * v) for u, v in zip(a, b, strict=True)])
+def described(observables: Sequence[Observable]) -> Mapping[str, Mapping[str, Any]]:
+    """What a file says of each observable, beside its values."""
+    return {
+        each.name: {
+            "label": each.label, "symbol": each.symbol, "unit": each.unit,
+            "formula": each.formula, "dims": list(each.dims), "signed": each.signed,
+        }
+        for each in observables
+    }  # fmt: skip
 
 
-def _norms(tensors: Sequence[Array]) -> PerLayer:
-    # Differentiable at zero, where the norm has a corner: gradients there are 0, not NaN.
-    squared = _dots(tensors, tensors)
-    positive = squared > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1)), 0)
+def merged(observables: Sequence[Observable], more: Sequence[Observable]) -> tuple[Observable, ...]:
+    """Both, each once."""
+    named = {each.name: each for each in more} | {each.name: each for each in observables}
+    return tuple(named.values())
 
 
-def _per_layer(sums: Sequence[Array]) -> PerLayer:
-    return jnp.stack(list(sums))
+def needs_start(observables: Sequence[Observable]) -> bool:
+    """Whether any of them compares with the run's start."""
+    return any(each.from_start for each in observables)

@@ -24,7 +24,6 @@ import scipy.linalg
 
 from skajax._checks import is_traced, require
 from skajax._types import Array, Float, Inputs, Int, LayerSeries, Weights
-from skajax.layers import Dense
 from skajax.network import Network
 
 BLOCK = 16
@@ -111,7 +110,7 @@ def find(
 
 def reducible(network: Network, weights: Weights) -> bool:
     """Whether the first layer's weights can be taken apart: dense, known, its inputs in one piece."""
-    if not isinstance(network.layers[0], Dense):
+    if getattr(network.layers[0], "rows", None) is None:
         return False
     return not (is_traced(weights) or _cut(weights[0].W, 0))
 
@@ -127,12 +126,14 @@ def rows(network: Network, x: Inputs, effort: Literal["auto", "full"] = "auto") 
       where that is more (1e-6 in float32).
 
     Decomposed in float64 on the host; the results have the dtypes and devices of the arguments. Only
-    for a first layer that is :class:`skajax.layers.Dense`, and for known values: inside jit, vmap and
-    grad of weights or x there is None, nor where the axis of inputs is divided among devices.
+    for a first layer with ``rows``, as :class:`skajax.layers.Dense` has them, and for known values:
+    inside jit, vmap and grad of weights or x there is None, nor where the axis of inputs is divided
+    among devices.
     """
     require(effort in ("auto", "full"), "effort", "be 'auto' or 'full'", f"it was {effort!r}")
     layer = network.layers[0]
-    if not isinstance(layer, Dense) or is_traced(x) or _cut(x, 1):
+    width = getattr(layer, "rows", None)
+    if width is None or x.ndim != 2 or is_traced(x) or _cut(x, 1):
         return None
     values, full = np.asarray(x), effort == "full"
     samples, inputs = values.shape
@@ -141,9 +142,9 @@ def rows(network: Network, x: Inputs, effort: Literal["auto", "full"] = "auto") 
     kept = min(inputs, max(block, -(-int(live.sum()) // block) * block))
 
     # 4 samples² live operations, against 4 samples width an evaluation for every input that goes.
-    rotate = full or samples * live.sum() <= PATIENCE * (kept - samples) * layer.width
+    rotate = full or samples * live.sum() <= PATIENCE * (kept - samples) * width
     rank = min(samples, kept) if rotate else kept
-    saving = 4 * samples * layer.width * (inputs - rank)
+    saving = 4 * samples * width * (inputs - rank)
     if not full and (rank > SHARE * inputs or saving < SAVING):
         return None
 

@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from skajax._checks import is_traced, require, require_positive
-from skajax._numbers import as_arrays, as_float
+from skajax._checks import as_number, as_whole, is_traced, is_whole, require, require_positive
+from skajax._numbers import as_arrays
 from skajax._types import Array, Bool, Count, PerLayer, Scalar, ScalarLike
-from skajax.observables import Observables
+from skajax.observables import BY_NAME, Observable, Observables, choose, merged
 
 if TYPE_CHECKING:
     import xarray
@@ -31,21 +31,23 @@ __all__ = [
     "EntropyConverged",
     "ErrorBudget",
     "FlowConverged",
-    "Instant",
+    "Idle",
     "ResidenceTime",
     "Rule",
+    "Seen",
+    "Span",
     "StructureStart",
     "Verdict",
     "compare",
 ]
 
 
-class Instant(NamedTuple):
-    """What a rule sees."""
+class Seen(NamedTuple):
+    """What a rule sees of one instant."""
 
     t: Scalar
     observables: Observables
-    """Of one instant: (layers,)."""
+    """Those that the rule needs, by name, each (layers,)."""
     error: Scalar
     """‖ΔW‖ / ‖W‖ so far: the sum of every step's own estimate of its error (see ErrorBudget)."""
 
@@ -60,6 +62,30 @@ class Verdict(NamedTuple):
     """Which of the rule's ``names`` it was, from 0."""
 
 
+class Span(NamedTuple):
+    """What is known of a step before it is sampled: bounds of each observable, (layers,) each."""
+
+    start: Observables
+    """At its start."""
+    low: Observables
+    high: Observables
+    rising: Observables
+    """Where it surely rises all the way, ..."""
+    falling: Observables
+    """... or falls."""
+    error: Scalar
+    """As an instant has it, at the step's end."""
+
+
+class Idle(NamedTuple):
+    """Of a step: whether a rule need not look within it."""
+
+    memory: Bool[Array, ""]
+    """All that it would remember of the step is what the end shows."""
+    verdict: Bool[Array, ""]
+    """It surely does not hold anywhere within."""
+
+
 class Rule(eqx.Module):
     """A condition on instants that are looked at in order; what it must remember is its memory."""
 
@@ -68,8 +94,20 @@ class Rule(eqx.Module):
         """The memory before the first instant: a pytree of arrays."""
 
     @abc.abstractmethod
-    def look(self, memory: Any, instant: Instant) -> tuple[Any, Verdict]:
+    def look(self, memory: Any, instant: Seen) -> tuple[Any, Verdict]:
         """The memory after an instant, and whether the rule holds there."""
+
+    def peaks(self, observables: Observables) -> tuple[PerLayer, ...]:
+        """Of one instant, the numbers whose largest values so far it remembers: none, unless it says so."""
+        return ()
+
+    def idle(self, memory: Any, span: Span) -> Idle:
+        """Whether it need not look within a step; a rule that does not say looks at every one."""
+        return Idle(jnp.zeros((), bool), jnp.zeros((), bool))
+
+    def needs(self) -> tuple[Observable, ...]:
+        """The observables that it looks at: all of the paper's that are per layer, unless it says less."""
+        return choose([name for name, each in BY_NAME.items() if each.per_layer])
 
     def names(self) -> tuple[str, ...]:
         """What the rules in here are called."""
@@ -92,17 +130,20 @@ class StructureStart(Rule):
     ``layer`` (from 1), or, with None, of the first layer that crosses; holds from there on.
     """
 
-    layer: int | None = eqx.field(static=True, default=None)
+    layer: int | None = eqx.field(static=True, default=None, converter=as_whole)
 
     def __check_init__(self) -> None:
         """Refuse what is no layer."""
-        number = isinstance(self.layer, int) and not isinstance(self.layer, bool)
         require(
-            self.layer is None or (number and self.layer >= 1),
+            self.layer is None or is_whole(self.layer),
             "layer",
             "be a layer's number, from 1, or None for any",
             f"it was {self.layer!r}",
         )
+
+    def needs(self) -> tuple[Observable, ...]:
+        """What it compares."""
+        return choose(["tensor_net_rate"])
 
     def start(self, layers: int, dtype: Any) -> tuple[PerLayer, Bool[Array, " layers"]]:
         """The last sign of each layer's Net, and whether it has changed."""
@@ -114,7 +155,17 @@ class StructureStart(Rule):
         )
         return jnp.zeros(layers, dtype), jnp.zeros(layers, bool)
 
-    def look(self, memory: Any, instant: Instant) -> tuple[Any, Verdict]:
+    def idle(self, memory: Any, span: Span) -> Idle:
+        """While every sign stays what it was."""
+        before, crossed = memory
+        low, high = span.low.tensor_net_rate, span.high.tensor_net_rate
+        same = ((low > 0) & (before > 0)) | ((high < 0) & (before < 0))
+        same, crossed = (
+            each if self.layer is None else each[self.layer - 1] for each in (same, crossed)
+        )
+        return Idle(same.all(), same.all() & ~crossed.any())
+
+    def look(self, memory: Any, instant: Seen) -> tuple[Any, Verdict]:
         """A change of sign; a zero is no sign."""
         before, crossed = memory
         sign = jnp.sign(instant.observables.tensor_net_rate)
@@ -127,7 +178,7 @@ class StructureStart(Rule):
 class FlowConverged(Rule):
     """Every layer's flow is below a fraction of its own peak so far: ‖Φ‖ < fraction · max ‖Φ‖."""
 
-    fraction: ScalarLike = eqx.field(converter=as_float, default=0.1)
+    fraction: ScalarLike = eqx.field(converter=as_number, default=0.1)
 
     def __check_init__(self) -> None:
         """Refuse a fraction that is none."""
@@ -136,11 +187,25 @@ class FlowConverged(Rule):
             below = float(self.fraction) < 1
             require(below, "fraction", "be below 1", f"it was {self.fraction!r}")
 
+    def needs(self) -> tuple[Observable, ...]:
+        """What it compares."""
+        return choose(["flow_norm"])
+
     def start(self, layers: int, dtype: Any) -> PerLayer:
         """The peak of each layer's flow."""
         return jnp.zeros(layers, dtype)
 
-    def look(self, memory: Any, instant: Instant) -> tuple[Any, Verdict]:
+    def peaks(self, observables: Observables) -> tuple[PerLayer, ...]:
+        """Each layer's flow."""
+        return (observables.flow_norm,)
+
+    def idle(self, memory: PerLayer, span: Span) -> Idle:
+        """While no layer turns above its peak, and one is far from its end."""
+        low, high = span.low.flow_norm, span.high.flow_norm
+        plain = span.rising.flow_norm | span.falling.flow_norm | (high <= memory)
+        return Idle(plain.all(), (low >= self.fraction * jnp.maximum(memory, high)).any())
+
+    def look(self, memory: Any, instant: Seen) -> tuple[Any, Verdict]:
         """The layer that decides is the last to come down."""
         flow = instant.observables.flow_norm
         peak = jnp.maximum(memory, flow)
@@ -154,17 +219,38 @@ class EntropyConverged(Rule):
     a layer whose |Ḣ| has been larger before has converged.
     """
 
-    rate: ScalarLike = eqx.field(converter=as_float, default=0.1)
+    rate: ScalarLike = eqx.field(converter=as_number, default=0.1)
 
     def __check_init__(self) -> None:
         """Refuse a rate that is none."""
         require_positive("rate", self.rate, "a relative rate per unit of time")
 
+    def needs(self) -> tuple[Observable, ...]:
+        """What it compares."""
+        return choose(["entropy", "entropy_rate"])
+
     def start(self, layers: int, dtype: Any) -> PerLayer:
         """The largest |Ḣ| of each layer."""
         return jnp.zeros(layers, dtype)
 
-    def look(self, memory: Any, instant: Instant) -> tuple[Any, Verdict]:
+    def peaks(self, observables: Observables) -> tuple[PerLayer, ...]:
+        """Each layer's |Ḣ|."""
+        return (jnp.abs(observables.entropy_rate),)
+
+    def idle(self, memory: PerLayer, span: Span) -> Idle:
+        """While no layer's |Ḣ| turns above its largest, and one is fast, or still gains speed."""
+        low, high = span.low.entropy_rate, span.high.entropy_rate
+        one_sign = (low > 0) | (high < 0)
+        least = jnp.where(one_sign, jnp.minimum(jnp.abs(low), jnp.abs(high)), 0)
+        most = jnp.maximum(jnp.abs(low), jnp.abs(high))
+        up, down = span.rising.entropy_rate, span.falling.entropy_rate
+        gains = ((up & (low > 0)) | (down & (high < 0))) & (
+            jnp.abs(span.start.entropy_rate) >= memory
+        )
+        plain = (one_sign & (up | down)) | (most <= memory)
+        return Idle(plain.all(), (gains | (least > self.rate * span.high.entropy)).any())
+
+    def look(self, memory: Any, instant: Seen) -> tuple[Any, Verdict]:
         """The layer that decides is the fastest that is left."""
         speed, entropy = jnp.abs(instant.observables.entropy_rate), instant.observables.entropy
         fastest = jnp.maximum(memory, speed)
@@ -178,17 +264,26 @@ class ResidenceTime(Rule):
     It is the time in which knowledge would change by as much as there is of it.
     """
 
-    time: ScalarLike = eqx.field(converter=as_float)
+    time: ScalarLike = eqx.field(converter=as_number)
 
     def __check_init__(self) -> None:
         """Refuse a time that is none."""
         require_positive("time", self.time, "a residence time")
 
+    def needs(self) -> tuple[Observable, ...]:
+        """What it compares."""
+        return choose(["knowledge_norm", "flow_norm"])
+
     def start(self, layers: int, dtype: Any) -> tuple[()]:
         """Nothing to remember."""
         return ()
 
-    def look(self, memory: Any, instant: Instant) -> tuple[Any, Verdict]:
+    def idle(self, memory: Any, span: Span) -> Idle:
+        """While one layer surely flows too fast."""
+        fast = self.time * span.low.flow_norm > span.high.knowledge_norm
+        return Idle(jnp.ones((), bool), fast.any())
+
+    def look(self, memory: Any, instant: Seen) -> tuple[Any, Verdict]:
         """Where nothing flows (the published rule's first record), nothing is known."""
         Z, flow = instant.observables.knowledge_norm, instant.observables.flow_norm
         done = (flow > 0) & (self.time * flow <= Z)
@@ -204,17 +299,25 @@ class ErrorBudget(Rule):
     amplifies or damps them.
     """
 
-    limit: ScalarLike = eqx.field(converter=as_float)
+    limit: ScalarLike = eqx.field(converter=as_number)
 
     def __check_init__(self) -> None:
         """Refuse a budget that is none."""
         require_positive("limit", self.limit, "a relative error")
 
+    def needs(self) -> tuple[Observable, ...]:
+        """What it compares."""
+        return choose([])
+
     def start(self, layers: int, dtype: Any) -> tuple[()]:
         """Nothing to remember: the method keeps the sum."""
         return ()
 
-    def look(self, memory: Any, instant: Instant) -> tuple[Any, Verdict]:
+    def idle(self, memory: Any, span: Span) -> Idle:
+        """Until the step's end has used it up."""
+        return Idle(jnp.ones((), bool), span.error <= self.limit)
+
+    def look(self, memory: Any, instant: Seen) -> tuple[Any, Verdict]:
         """Of no layer in particular."""
         return memory, Verdict(instant.error > self.limit, jnp.asarray(0), jnp.asarray(0))
 
@@ -228,6 +331,10 @@ class AnyOf(Rule):
         """At least one rule."""
         self.rules = _checked(rules)
 
+    def needs(self) -> tuple[Observable, ...]:
+        """Those of the rules."""
+        return merged((), [each for rule in self.rules for each in rule.needs()])
+
     def names(self) -> tuple[str, ...]:
         """Those of the rules."""
         return tuple(name for rule in self.rules for name in rule.names())
@@ -236,7 +343,19 @@ class AnyOf(Rule):
         """Every rule's memory."""
         return tuple(rule.start(layers, dtype) for rule in self.rules)
 
-    def look(self, memory: Any, instant: Instant) -> tuple[Any, Verdict]:
+    def peaks(self, observables: Observables) -> tuple[PerLayer, ...]:
+        """Those of the rules."""
+        return tuple(each for rule in self.rules for each in rule.peaks(observables))
+
+    def idle(self, memory: Any, span: Span) -> Idle:
+        """Where all are."""
+        each = [rule.idle(m, span) for rule, m in zip(self.rules, memory, strict=True)]
+        return Idle(
+            jnp.stack([jnp.asarray(e.memory) for e in each]).all(),
+            jnp.stack([jnp.asarray(e.verdict) for e in each]).all(),
+        )
+
+    def look(self, memory: Any, instant: Seen) -> tuple[Any, Verdict]:
         """Every rule looks, so that none forgets."""
         memories, verdicts = _look(self.rules, memory, instant)
         holds = jnp.stack([verdict.holds for verdict in verdicts])
@@ -256,6 +375,10 @@ class AllOf(Rule):
         """At least one rule."""
         self.rules = _checked(rules)
 
+    def needs(self) -> tuple[Observable, ...]:
+        """Those of the rules."""
+        return merged((), [each for rule in self.rules for each in rule.needs()])
+
     def names(self) -> tuple[str, ...]:
         """One name, of all."""
         each = (" | ".join(rule.names()) for rule in self.rules)
@@ -266,7 +389,19 @@ class AllOf(Rule):
         memories = tuple(rule.start(layers, dtype) for rule in self.rules)
         return memories, jnp.zeros(len(self.rules), int)
 
-    def look(self, memory: Any, instant: Instant) -> tuple[Any, Verdict]:
+    def peaks(self, observables: Observables) -> tuple[PerLayer, ...]:
+        """Those of the rules."""
+        return tuple(each for rule in self.rules for each in rule.peaks(observables))
+
+    def idle(self, memory: Any, span: Span) -> Idle:
+        """Where none has anything to remember, and one surely does not hold."""
+        each = [rule.idle(m, span) for rule, m in zip(self.rules, memory[0], strict=True)]
+        return Idle(
+            jnp.stack([jnp.asarray(e.memory) for e in each]).all(),
+            jnp.stack([jnp.asarray(e.verdict) for e in each]).any(),
+        )
+
+    def look(self, memory: Any, instant: Seen) -> tuple[Any, Verdict]:
         """Every rule looks, so that none forgets."""
         memories, held = memory
         memories, verdicts = _look(self.rules, memories, instant)
@@ -305,6 +440,8 @@ def compare(run: "Trajectory", rules: Sequence[Rule]) -> "xarray.Dataset":
     require(good >= 1, "run", "have at least one finite record", "it had none")
     t = np.asarray(run.t)[:good]
     series = jax.tree.map(lambda a: jnp.asarray(a)[:good], run.observables)
+    for rule in rules:
+        _check_recorded(rule, series)
     said = [
         _watch(as_arrays(rule, series.entropy.dtype), jnp.asarray(t), series)[1] for rule in rules
     ]
@@ -340,8 +477,9 @@ def replay(rule: Rule | None, t: Array, series: Observables, records: int) -> An
     """The memory of a rule that has looked at the first so many records of a run."""
     if rule is None:
         return None
+    _check_recorded(rule, series)
     if records == 0:
-        return rule.start(series.entropy.shape[-1], series.entropy.dtype)
+        return _fresh(rule, series)
     memory, _ = _watch(rule, *jax.tree.map(lambda a: jnp.asarray(a)[:records], (t, series)))
     return memory
 
@@ -350,7 +488,8 @@ def check_ahead(rule: Rule | None, t: Array, series: Observables) -> None:
     """Refuse a rule that holds already in the last record: it has nothing to end."""
     if rule is None or len(t) == 0:
         return
-    arrays = as_arrays(rule, series.entropy.dtype)
+    _check_recorded(rule, series)
+    arrays = as_arrays(rule, _like(rule, series).dtype)
     _, said = _watch(arrays, *jax.tree.map(jnp.asarray, (t, series)))
     require(
         not said.holds[-1],
@@ -366,15 +505,35 @@ def _watch(rule: Rule, t: Array, series: Observables) -> tuple[Any, Verdict]:
 
     def look(memory: Any, record: tuple[Scalar, Observables]) -> tuple[Any, Verdict]:
         time, observables = record
-        memory, verdict = rule.look(memory, Instant(time, observables, jnp.zeros_like(time)))
+        memory, verdict = rule.look(memory, Seen(time, observables, jnp.zeros_like(time)))
         return memory, Verdict(*map(jnp.asarray, verdict))
 
-    memory = rule.start(series.entropy.shape[-1], series.entropy.dtype)
-    return jax.lax.scan(look, memory, (t, series))
+    return jax.lax.scan(look, _fresh(rule, series), (t, series))
+
+
+def _like(rule: Rule, series: Observables) -> Array:
+    """A record that the rule looks at, or any other."""
+    names = [each.name for each in rule.needs()] or list(series)
+    return series[names[0]]
+
+
+def _fresh(rule: Rule, series: Observables) -> Any:
+    like = _like(rule, series)
+    return rule.start(like.shape[-1], like.dtype)
+
+
+def _check_recorded(rule: Rule, series: Observables) -> None:
+    missing = [each.name for each in rule.needs() if each.name not in series]
+    require(
+        not missing,
+        "until",
+        "look at what the run has recorded (observe=)",
+        f"{' | '.join(rule.names())} needs {', '.join(missing)}",
+    )
 
 
 def _look(
-    rules: tuple[Rule, ...], memories: tuple[Any, ...], instant: Instant
+    rules: tuple[Rule, ...], memories: tuple[Any, ...], instant: Seen
 ) -> tuple[tuple[Any, ...], tuple[Verdict, ...]]:
     looked = [rule.look(m, instant) for rule, m in zip(rules, memories, strict=True)]
     return tuple(memory for memory, _ in looked), tuple(verdict for _, verdict in looked)

@@ -44,9 +44,9 @@ from skajax._types import (
     Sign,
     Weights,
 )
-from skajax.flow import flow, tangents
-from skajax.network import Network, check_inputs, check_weights
-from skajax.observables import dissipation
+from skajax.layers._layer import rate_of
+from skajax.network import Network, check_inputs, check_weights, inner
+from skajax.system import flow
 
 __all__ = [
     "EnergyRates",
@@ -70,6 +70,9 @@ Path: TypeAlias = Callable[[Scalar], Any]
 """t → z: an array of any shape, or a tree of them."""
 Lagrangian: TypeAlias = Callable[[Any, Any, Scalar], Any]
 """(z, ż, t) → L."""
+
+RESIDUAL = 100.0
+"""A movement has converged if its equation's residual is at most so many tolerances of the flow's size."""
 
 _NODES, _GAUSS = np.polynomial.legendre.leggauss(10)
 
@@ -96,16 +99,17 @@ def momentum(
     lagrangian: Lagrangian, z: PyTree[ArrayLike], zdot: PyTree[ArrayLike], t: ScalarLike = 0.0
 ) -> PyTree[Array]:
     """Conjugate momentum p = ∂L/∂ż, in the shape of z; SKA's is -z S (1 - S), S = σ(z) (eq. 17)."""
-    return jax.grad(_total(lagrangian), 1)(*_arrays(z, zdot), _real(t))
+    z, zdot = _reals("z", z), _reals("zdot", zdot)
+    return jax.grad(_total(lagrangian), 1)(z, zdot, _real("t", t))
 
 
 def hamiltonian(
     lagrangian: Lagrangian, z: PyTree[ArrayLike], zdot: PyTree[ArrayLike], t: ScalarLike = 0.0
 ) -> Scalar:
     """Hamiltonian Σ p ż - L: 0 for SKA's, as for every Lagrangian that is linear in ż."""
-    z, zdot = _arrays(z, zdot)
+    z, zdot, t = _reals("z", z), _reals("zdot", zdot), _real("t", t)
     p = momentum(lagrangian, z, zdot, t)
-    return _sum(jax.tree.map(jnp.multiply, p, zdot)) - _total(lagrangian)(z, zdot, _real(t))
+    return _sum(jax.tree.map(jnp.multiply, p, zdot)) - _total(lagrangian)(z, zdot, t)
 
 
 def euler_lagrange(lagrangian: Lagrangian, path: Path, t: ScalarLike) -> PyTree[Array]:
@@ -114,7 +118,7 @@ def euler_lagrange(lagrangian: Lagrangian, path: Path, t: ScalarLike) -> PyTree[
     In the shape of z; 0 where the path makes the action stationary. Of SKA's Lagrangian and of the
     Tensor Net's integrand it is 0 on every path.
     """
-    t = _real(t)
+    t = _real("t", t)
     p = lambda t: momentum(lagrangian, *_motion(path, t), t)
     force = jax.grad(_total(lagrangian), 0)(*_motion(path, t), t)
     return jax.tree.map(jnp.subtract, _motion(p, t)[1], force)
@@ -144,13 +148,12 @@ def local_entropy(
     With ``given``, each layer's input is what weights ``given`` make of x, and does not move with
     ``weights``: the flow at W is minus the gradient of Σ_l F^(l)(W; given=W), its steepest descent.
     """
-    x = _checked(network, weights, x)
-    below = weights if given is None else given
-    means, inputs = [], x
-    for layer, w, v in zip(network.layers, weights, below, strict=True):
-        means.append(jnp.sum(ent.entropy(layer.knowledge(w, inputs))) / x.shape[0])
-        inputs = ent.decision(layer.knowledge(v, inputs))
-    return jnp.stack(means)
+    weights, x = _checked(network, weights, x)
+    below = weights if given is None else _like("given", given, weights)
+    inputs = network.trace(below, x).inputs
+    moving = zip(network.learning, (weights[place] for place in network.rows), inputs, strict=True)
+    Z = [layer.knowledge(w, a) for layer, w, a in moving]
+    return jnp.stack([jnp.sum(ent.entropy(z)) / x.shape[0] for z in Z])
 
 
 def rayleighian(network: Network, weights: Weights, velocity: Weights, x: Inputs) -> PerLayer:
@@ -159,9 +162,10 @@ def rayleighian(network: Network, weights: Weights, velocity: Weights, x: Inputs
     Onsager's principle: of all velocities the flow is the one with the least R, which is the entropy's
     rate of change, input given, plus half the dissipation. R(V) = R(flow) + ½ ‖V - flow‖².
     """
-    x = _checked(network, weights, x, velocity)
+    weights, x = _checked(network, weights, x)
+    velocity = _like("velocity", velocity, weights)
     rates = flow(network, weights, x)
-    return -dissipation(rates, velocity, 1) + dissipation(velocity, velocity, 1) / 2
+    return -network.inner(rates, velocity) + network.inner(velocity, velocity) / 2
 
 
 class EnergyRates(NamedTuple):
@@ -178,15 +182,19 @@ def energy_rates(network: Network, weights: Weights, velocity: Weights, x: Input
     no matrix product, here by the definitions. Along the flow the dissipation is
     B ‖∇_W F‖² ≥ 0. The transport has either sign, and is 0 in the first layer, whose input rests.
     """
-    x = _checked(network, weights, x, velocity)
-    _, D = network.forward(weights, x)
-    _, Ddot = tangents(network, weights, velocity, x)
-    inputs, moving = (x, *D[:-1]), (jnp.zeros_like(x), *Ddot[:-1])
+    weights, x = _checked(network, weights, x)
+    velocity = _like("velocity", velocity, weights)
+    trace, motion = network.motion(weights, velocity, x)
     lost, carried = [], []
-    for layer, w, v, a, adot in zip(network.layers, weights, velocity, inputs, moving, strict=True):
+    for row, place in enumerate(network.rows):
+        layer, w, a = network.layers[place], weights[place], trace.inputs[row]
         H = lambda w, a, layer=layer: jnp.sum(ent.entropy(layer.knowledge(w, a)))
-        lost.append(-jax.jvp(lambda w, a=a, H=H: H(w, a), (w,), (v,))[1])
-        carried.append(jax.jvp(lambda a, w=w, H=H: H(w, a), (a,), (adot,))[1])
+        own = jax.jvp(lambda w, a=a, H=H: H(w, a), (w,), (velocity[place],))[1]
+        lost.append(-own)
+        moved = jnp.zeros_like(own)
+        if motion.given[row] is not None:
+            moved = jax.jvp(lambda a, w=w, H=H: H(w, a), (a,), (motion.given[row],))[1]
+        carried.append(moved)
     return EnergyRates(jnp.stack(lost), jnp.stack(carried))
 
 
@@ -213,10 +221,13 @@ def onsager_machlup(
     ``panels`` as in :func:`action`.
     """
 
+    x = as_array("x", x)
+    check_inputs(x)
+
     def distance(t: Scalar) -> PerLayer:
         weights, velocity = _motion(path, t)
         excess = jax.tree.map(jnp.subtract, velocity, flow(network, weights, x))
-        return dissipation(excess, excess, x.shape[0]) / 2
+        return x.shape[0] * network.inner(excess, excess) / 2
 
     return _integral(distance, t0, t1, panels)
 
@@ -254,51 +265,68 @@ def minimising_movement(
     u = (W⁺ - W) / dt from u = 0 on, to ``rtol`` of the flow's size (its default is the square root of the
     precision's ε), and is unique while dt is below the inverse of F's steepest negative curvature, which
     is that at z = 0: 1 / 13.8 for the paper's first layer. Beyond, it is a local one, below F(W).
+    ``converged`` says that W⁺ - W - dt · flow(W⁺) is at most 100 ``rtol`` of dt times the flow's size.
     """
-    x = _checked(network, weights, x)
-    require_positive("dt", dt, "a time step")
+    weights, x = _checked(network, weights, x)
     dtype = x.dtype
-    dt = jnp.asarray(dt, dtype)
+    dt = jnp.asarray(require_positive("dt", dt, "a time step"), dtype)
     tolerance = float(np.sqrt(jnp.finfo(dtype).eps)) if rtol is None else rtol
-    require_positive("rtol", tolerance, "a tolerance")
+    tolerance = require_positive("rtol", tolerance, "a tolerance")
+    require(
+        is_whole(max_steps),
+        "max_steps",
+        "be a whole number, at least 1",
+        f"it was {max_steps!r}",
+    )
     solver = optx.LBFGS(rtol=tolerance, atol=tolerance)
-    moved, iterations, converged, inputs = [], [], [], x
-    for layer, w, velocity in zip(network.layers, weights, flow(network, weights, x), strict=True):
-        z = layer.knowledge(w, inputs)
+    moved, iterations, converged = list(weights), [], []
+    velocities, trace = flow(network, weights, x), network.trace(weights, x)
+    for row, place in enumerate(network.rows):
+        layer, w, velocity = network.layers[place], weights[place], velocities[place]
+        z, inputs, rate = trace.Z[row], trace.inputs[row], rate_of(layer)
         # u = unit s, with the flow's size for a unit: the tolerance is relative to it.
-        size = dissipation((velocity,), (velocity,), 1)[0]
+        size = inner(velocity, velocity)
         unit = jnp.sqrt(jnp.where(size > 0, size, 1)).astype(float)
 
         def after(s: Any, w=w, unit=unit) -> Any:
             return jax.tree.map(lambda w, s: w + dt * (unit * s).astype(dtype), w, s)
 
-        def objective(s: Any, _: Any, layer=layer, z=z, a=inputs, unit=unit, after=after) -> Scalar:
+        def objective(
+            s: Any, _: Any, layer=layer, z=z, a=inputs, unit=unit, after=after, rate=rate
+        ) -> Scalar:
             gained = jnp.sum(ent.changes(z, layer.knowledge(after(s), a)).entropy)
             descent = gained / (x.shape[0] * dt)
-            return descent.astype(float) / unit**2 + dissipation((s,), (s,), 1)[0] / 2
+            return descent.astype(float) / unit**2 + inner(s, s) / (2 * rate)
 
         # From rest, where the objective is 0: what is found is no worse than not to move.
         # Of type float, the precision of the solver's memory.
         rest = jax.tree.map(lambda v: jnp.zeros(v.shape, float), velocity)
         found = optx.minimise(objective, solver, rest, max_steps=max_steps, throw=False)
-        moved.append(after(found.value))
+        moved[place] = after(found.value)
         iterations.append(found.stats["num_steps"])
-        converged.append(found.result == optx.RESULTS.successful)
-        inputs = ent.decision(z)
+        # The gradient by s is what is left of the implicit step's equation, relative to the flow's size: the
+        # solver itself ends on small steps, and does not look at it.
+        slope = jax.grad(objective)(found.value, None)
+        solved = jnp.sqrt(inner(slope, slope)) <= RESIDUAL * tolerance
+        converged.append((found.result == optx.RESULTS.successful) & solved)
     return Movement(tuple(moved), jnp.stack(iterations), jnp.stack(converged))
 
 
-def _checked(
-    network: Network, weights: Weights, x: Inputs, velocity: Weights | None = None
-) -> Array:
-    """x as an array; raises ValueError where one of these does not fit the others."""
+def _checked(network: Network, weights: Weights, x: Inputs) -> tuple[Weights, Array]:
+    """Weights and x as arrays; raises ValueError where one of these does not fit the others."""
     x = as_array("x", x)
     check_inputs(x)
-    check_weights(network, jax.tree.map(lambda leaf: as_array("weights", leaf), weights), x)
-    if velocity is not None:
-        shapes = [jax.tree.map(jnp.shape, tree) for tree in (velocity, weights)]
-        require(shapes[0] == shapes[1], "velocity", "be like the weights", f"it was {shapes[0]}")
-    return x
+    weights = jax.tree.map(lambda leaf: as_array("weights", leaf), weights)
+    check_weights(network, weights, x)
+    return weights, x
+
+
+def _like(argument: str, tree: Any, weights: Weights) -> Weights:
+    """A tree of arrays like the weights."""
+    tree = jax.tree.map(lambda leaf: as_array(argument, leaf), tree)
+    shapes = [jax.tree.map(jnp.shape, each) for each in (tree, weights)]
+    require(shapes[0] == shapes[1], argument, "be like the weights", f"it was {shapes[0]}")
+    return tree
 
 
 def _motion(path: Path, t: Scalar) -> tuple[Any, Any]:
@@ -314,14 +342,14 @@ def _sum(tree: Any) -> Scalar:
     return jnp.stack([jnp.sum(leaf) for leaf in jax.tree.leaves(tree)]).sum()
 
 
-def _arrays(*trees: Any) -> Any:
-    return jax.tree.map(_real, trees)
+def _reals(argument: str, tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: _real(argument, leaf), tree)
 
 
-def _real(value: Any) -> Array:
+def _real(argument: str, value: Any) -> Array:
     """An array that can be differentiated: whole numbers become real ones."""
-    inexact = jnp.issubdtype(jnp.result_type(value), jnp.inexact)
-    return jnp.asarray(value) if inexact else jnp.asarray(value, float)
+    array = as_array(argument, value)
+    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)
 
 
 def _integral(
@@ -333,7 +361,8 @@ def _integral(
         "be a whole number of panels, at least 1",
         f"it was {panels!r}",
     )
-    start, span = _real(t0), _real(t1) - _real(t0)
+    panels = int(panels)
+    start, span = _real("t0", t0), _real("t1", t1) - _real("t0", t0)
     middles = (2 * np.arange(panels)[:, None] + 1 + _NODES) / (2 * panels)
     share = jnp.asarray(np.tile(_GAUSS, panels) / (2 * panels), span.dtype)
     times = start + span * jnp.asarray(middles.ravel(), span.dtype)

@@ -11,7 +11,7 @@ import xarray as xr
 from jax.sharding import Mesh
 
 import skajax as ska
-from skajax.observables import LABELS
+from skajax.observables import NAMES
 from skajax.sweeps import _block
 
 jax.config.update("jax_enable_x64", True)
@@ -29,7 +29,7 @@ def assert_alike(data, want, rtol=1e-12):
     assert data.sizes == want.sizes
     np.testing.assert_array_equal(data.outcome, want.outcome)
     np.testing.assert_allclose(data.t, want.t, rtol=rtol)
-    for name in LABELS:
+    for name in NAMES:
         scale = np.abs(want[name]).max().item()
         np.testing.assert_allclose(
             data[name], want[name], rtol=rtol, atol=rtol * scale, err_msg=name

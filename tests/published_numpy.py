@@ -49,6 +49,7 @@ def published(weights, x, dt, passes, dtype=np.float64):
                 entropy_rate = -np.sum(Z[l] * delta_D) / ln2 / dt
                 for name, value in {
                     "entropy": np.sum(entropy),
+                    "energy": np.sum(entropy),
                     "entropy_rate": entropy_rate,
                     "dissipation": lost[l],
                     "transport": entropy_rate + lost[l],

@@ -138,6 +138,7 @@ def observables(weights, velocity, x, start):
         rows.append(
             {
                 "entropy": np.sum(shannon(z)),
+                "energy": np.sum(shannon(z)),
                 "entropy_rate": -np.sum(z * ddot) / LN2,
                 "dissipation": -np.sum(gradient * (a @ dW + db)),
                 "transport": np.sum(gradient * (adot @ W)),

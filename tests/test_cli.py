@@ -2,6 +2,7 @@
 
 import re
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -51,13 +52,13 @@ def test_run_knows_every_method(method, tmp_path):
 def test_a_bad_argument_is_explained(tmp_path, capsys):
     bad = ["run", "--out", str(tmp_path / "run.nc"), "--method", "euler", "--dt", "-1"]
     assert main(bad) == 2
-    assert "Argument dt must be a time step, positive and finite" in capsys.readouterr().err
+    assert "Argument --dt must be a time step, positive and finite" in capsys.readouterr().err
     assert not (tmp_path / "run.nc").exists()
 
 
 def test_info_on_no_file_is_explained(tmp_path, capsys):
     assert main(["info", str(tmp_path / "none.nc")]) == 2
-    assert "Argument path must name a file" in capsys.readouterr().err
+    assert "Argument PATH must name a file" in capsys.readouterr().err
 
 
 def test_reproduce_needs_a_folder(capsys):
@@ -116,9 +117,13 @@ def config(tmp_path):
 
 def test_sweep_goes_on_and_info_tells(config, tmp_path, capsys, monkeypatch):
     out = tmp_path / "out"
-    assert main(["sweep", str(config), "--out", str(out)]) == 0
+    assert main(["sweep", str(config), "--out", str(out)]) == 1
     printed = capsys.readouterr().out
     assert "6 of 6 lanes done, 2 refused" in printed
+    reason = (
+        r"\n  2 lanes refused: Argument t1 must .*; lane 4 \(dt = 0.03, seed = 0\), lane 5 \(dt"
+    )
+    assert re.search(reason, printed)
     data = xr.load_dataset(out / "sweep.nc", engine="h5netcdf")
     x, _ = ska.data.mnist_subset(1)
     network = ska.mlp([4, 3], scale=0.3)
@@ -128,11 +133,12 @@ def test_sweep_goes_on_and_info_tells(config, tmp_path, capsys, monkeypatch):
     np.testing.assert_allclose(lane.entropy[: len(run.t)], run.entropy, rtol=1e-6)
     chunks = {path: path.read_bytes() for path in (out / "chunks").iterdir()}
 
-    assert main(["sweep", str(config), "--out", str(out)]) == 0
+    assert main(["sweep", str(config), "--out", str(out)]) == 1
     assert {path: path.read_bytes() for path in (out / "chunks").iterdir()} == chunks
     again = xr.load_dataset(out / "sweep.nc", engine="h5netcdf")
     xr.testing.assert_identical(again, data)
-    xr.testing.assert_identical(again, ska.sweep(**read(config).arguments()))
+    with pytest.warns(ska.sweeps.LanesFailed, match="2 of 6 lanes"):
+        xr.testing.assert_identical(again, ska.sweep(**read(config).arguments()))
 
     capsys.readouterr()
     assert main(["info", str(out)]) == 0
@@ -152,15 +158,18 @@ def test_sweep_goes_on_and_info_tells(config, tmp_path, capsys, monkeypatch):
 
 def test_a_sweep_in_double_precision_leaves_the_precision_as_it_was(config, tmp_path):
     config.write_text(SWEEP.replace("t1 = 0.4", 't1 = 0.4\ndtype = "float64"'), encoding="utf-8")
-    assert main(["sweep", str(config), "--out", str(tmp_path / "out")]) == 0
+    assert main(["sweep", str(config), "--out", str(tmp_path / "out")]) == 1
     data = xr.load_dataset(tmp_path / "out" / "sweep.nc", engine="h5netcdf")
     assert data.entropy.dtype == np.float64
     assert not jax.config.read("jax_enable_x64")
 
 
 def test_a_dry_sweep_runs_nothing(config, tmp_path, capsys):
-    assert main(["sweep", str(config), "--dry"]) == 0
-    assert "to run, of 6; 0 done, 2 refused" in capsys.readouterr().out
+    assert main(["sweep", str(config), "--dry"]) == 1
+    printed = capsys.readouterr().out
+    assert "to run, of 6; 0 done, 2 refused" in printed
+    assert "2 refused, ValueError: Argument t1 must be a whole number of steps" in printed
+    config.write_text(SWEEP.replace(", 0.03]", "]"), encoding="utf-8")
     assert main(["sweep", str(config), "--out", str(tmp_path / "out"), "--dry"]) == 0
     assert not (tmp_path / "out").exists()
 
@@ -171,13 +180,15 @@ def test_a_sweep_that_is_stopped_says_how_to_go_on(config, tmp_path, capsys, mon
 
     monkeypatch.setattr(ska, "sweep", stopped)
     assert main(["sweep", str(config), "--out", str(tmp_path / "out")]) == 130
-    assert "the same command goes on" in capsys.readouterr().out
+    told = capsys.readouterr().err
+    assert told == "skajax sweep: stopped; the same command goes on from here\n"
 
 
 def test_a_sweep_of_several_processes_finds_the_others_first(config, monkeypatch, capsys):
     asked = []
     monkeypatch.setattr(jax.distributed, "initialize", lambda: asked.append("others"))
-    monkeypatch.setattr(ska, "sweep", lambda **_: asked.append("sweep"))
+    plan = ska.sweeps.Plan(6, {}, 0, (), 1)
+    monkeypatch.setattr(ska, "sweep", lambda **_: asked.append("sweep") or plan)
     assert main(["sweep", str(config), "--dry", "--distributed"]) == 0
     assert asked == ["others", "sweep"]
 
@@ -203,12 +214,12 @@ def test_bad_sweeps_are_explained(config, tmp_path, capsys):
     assert main(["sweep", str(config)]) == 2
     assert "Argument --out must name a folder" in capsys.readouterr().err
     assert main(["sweep", str(tmp_path / "none.toml"), "--dry"]) == 2
-    assert "Argument config must name a file" in capsys.readouterr().err
+    assert "Argument CONFIG.toml must name a file" in capsys.readouterr().err
     config.write_text(SWEEP.replace("widths", "widht"), encoding="utf-8")
     assert main(["sweep", str(config), "--dry"]) == 2
     assert "did you mean 'widths'" in capsys.readouterr().err
     assert main(["info", str(tmp_path)]) == 2
-    assert "Argument store must be a sweep's folder" in capsys.readouterr().err
+    assert "Argument PATH must be a sweep's folder" in capsys.readouterr().err
 
 
 def test_info_tells_what_is_missing_and_what_failed(tmp_path, capsys):
@@ -238,3 +249,118 @@ def test_info_tells_what_is_missing_and_what_failed(tmp_path, capsys):
 )
 def test_seconds_for_people(seconds, words):
     assert duration(seconds) == words
+
+
+# Exit statuses, and what the user typed.
+
+ONE_LANE = SWEEP.replace("dt = [0.1, 0.05, 0.03]", "dt = [0.1]").replace("num = 2", "num = 1")
+
+
+def test_lanes_that_come_to_their_ends_are_no_failure(config, tmp_path, capsys):
+    config.write_text(ONE_LANE.replace("stop = 1", "stop = 0"), encoding="utf-8")
+    assert main(["sweep", str(config), "--out", str(tmp_path / "out")]) == 0
+    assert "1 of 1 lanes done;" in capsys.readouterr().out
+
+
+def test_lanes_that_fail_are_told(config, tmp_path, capsys):
+    text = ONE_LANE.replace('"published"', '"adaptive"').replace("dt =", "max_steps =")
+    text = text.replace("max_steps = 0.1", "max_steps = 3").replace("[0.1]", "[1, 4000]")
+    config.write_text(text.replace("max_steps = 3\n", "", 1), encoding="utf-8")
+    assert main(["sweep", str(config), "--out", str(tmp_path / "out")]) == 1
+    printed = capsys.readouterr().out
+    assert "2 of 2 lanes done, 1 failed" in printed
+    assert re.search(
+        r"\n  1 lane stopped at t = .*max_steps = 1 .*; lane 0 \(max_steps = 1", printed
+    )
+
+
+def test_no_lane_at_all_is_an_error(config, tmp_path, capsys):
+    config.write_text(SWEEP.replace("0.1, 0.05, 0.03", "0.03"), encoding="utf-8")
+    for _ in range(2):
+        assert main(["sweep", str(config), "--out", str(tmp_path / "out")]) == 2
+        assert "Argument t1 must be a whole number of steps" in capsys.readouterr().err
+
+
+def test_lanes_that_raise_run_again(config, tmp_path, capsys, monkeypatch):
+    from skajax.cli import _config
+
+    make, out = _config.Config._weights, tmp_path / "out"
+
+    def fails(self, given):
+        if given["seed"] == 1:
+            raise OSError("disk gone")
+        return make(self, given)
+
+    config.write_text(SWEEP.replace("0.1, 0.05, 0.03", "0.1"), encoding="utf-8")
+    with monkeypatch.context() as patch:
+        patch.setattr(_config.Config, "_weights", fails)
+        assert main(["sweep", str(config), "--out", str(out)]) == 1
+    printed = capsys.readouterr().out
+    assert (
+        "1 of 2 lanes done, 1 failed" in printed and "the same command runs those again" in printed
+    )
+    assert "1 lane raised OSError: disk gone; lane 1 (dt = 0.1, seed = 1)" in printed
+    assert main(["info", str(out)]) == 0
+    assert "lane 1 (dt = 0.1, seed = 1): raised OSError: disk gone\n" in capsys.readouterr().out
+    assert main(["sweep", str(config), "--out", str(out)]) == 0
+    assert "2 of 2 lanes done;" in capsys.readouterr().out
+    assert (xr.load_dataset(out / "sweep.nc", engine="h5netcdf").outcome_code == 0).all()
+
+
+def test_a_folder_that_is_not_there_is_found_out_before_the_run(
+    tmp_path, capsys, monkeypatch, config
+):
+    def runs(*_, **__):
+        raise AssertionError
+
+    monkeypatch.setattr(ska, "simulate", runs)
+    out = str(tmp_path / "none" / "run.nc")
+    assert main(["run", "--out", out]) == 2
+    assert (
+        f"Argument --out must be a file in a folder that exists and can be written to, but it was {out!r}"
+        in (capsys.readouterr().err)
+    )
+    for command in (["sweep", str(config)], ["reproduce"]):
+        assert main([*command, "--out", str(config / "below")]) == 2
+        told = capsys.readouterr().err
+        assert (
+            f"Argument --out must be a folder that can be written to, but {str(config / 'below')!r}"
+            in told
+        )
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch, capsys, config):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    np.savez(tmp_path / "inputs.npz", x=np.ones((3, 2)))
+    config.write_text(ONE_LANE.replace("per_class = 1", 'file = "~/inputs.npz"'), encoding="utf-8")
+    small = ["--widths", "3", "--per-class", "1", "--t1", "0.1"]
+    assert main(["run", "--out=~/run.nc", *small]) == 0
+    assert main(["info", "~/run.nc"]) == 0
+    assert main(["sweep", "~/sweep.toml", "--out=~/out"]) == 0
+    assert main(["info", "~/out"]) == main(["info", "~/out/sweep.nc"]) == 0
+    assert "~/out: a sweep; 1 of 1 lanes done" in capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "inputs.npz",
+        "out",
+        "run.nc",
+        "sweep.toml",
+    ]
+
+
+@pytest.mark.parametrize("lines", [1, 3000])
+def test_a_reader_that_has_gone_is_no_error(lines):
+    code = "import sys; from skajax import __main__ as m; from skajax.cli import _info;" + (
+        f"_info.info = lambda path: [print('line') for _ in range({lines})] and 0;"
+        "sys.stdin.read(); sys.exit(m.main(['info', 'x']))"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    child.stdout.close()
+    child.stdin.close()
+    assert (child.stderr.read(), child.wait()) == (b"", 0)
+    child.stderr.close()

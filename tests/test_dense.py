@@ -11,7 +11,7 @@ import pytest
 import skajax as ska
 from skajax.methods import _adaptive, _integrate
 from skajax.methods._method import OUT_OF_MEMORY
-from skajax.observables import LABELS
+from skajax.observables import NAMES
 
 NETWORK = ska.mlp([9, 7, 4], scale=0.3)
 T = 6.0
@@ -46,7 +46,7 @@ def test_what_is_saved_changes_nothing_else(problem):
     steps = run(problem, save_at="steps")
     np.testing.assert_array_equal(steps.t, steps.path.t)
     on_grid = run(problem, save_at=steps.t)  # the interpolant meets the steps at their ends
-    for name in LABELS:
+    for name in NAMES:
         want = np.asarray(getattr(steps, name))
         got = np.asarray(getattr(on_grid, name))
         np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-9 * np.abs(want).max())
@@ -87,7 +87,7 @@ def test_outside_of_jit_and_inside_are_the_same_solve(problem):
         assert inside.path is None and inside.resume is None
         assert_close(inside.stats, out.stats, rtol=0)
         assert_close(inside.final, out.final, rtol=1e-10, atol=1e-11)
-        for name in ("t", *LABELS):
+        for name in ("t", *NAMES):
             want = np.asarray(getattr(out, name))
             size = 1e-10 * np.abs(want).max()
             np.testing.assert_allclose(getattr(inside, name), want, rtol=1e-9, atol=size)

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 import skajax as ska
-from skajax.observables import LABELS
+from skajax.observables import NAMES
 
 HERE = Path(__file__).parent
 
@@ -56,6 +56,6 @@ def test_two_processes_share_a_sweep(tmp_path, x64):
     )  # fmt: skip
     np.testing.assert_array_equal(data.outcome, alone.outcome)
     np.testing.assert_allclose(data.t, alone.t, rtol=1e-12)
-    for name in LABELS:
+    for name in NAMES:
         scale = np.abs(alone[name]).max().item()
         np.testing.assert_allclose(data[name], alone[name], rtol=1e-12, atol=1e-12 * scale)

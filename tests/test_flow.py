@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from reference import LN2, PROBLEMS
 
 import skajax as ska
-from skajax.observables import LABELS, net_potential, observe_along
+from skajax.methods._fixed import Look, begin, take
+from skajax.observables import NAMES, PAPER, observe
 
 PRODUCT = 512  # batch and widths of the networks whose matrix products are counted
 
@@ -48,8 +49,10 @@ def measure(network, weights, x, start):
     velocity = ska.flow(network, weights, x)
     Z, D = network.forward(weights, x)
     tangents = ska.tangents(network, weights, velocity, x)
-    origin = net_potential(*network.forward(start, x))
-    return velocity, observe_along(network, weights, velocity, x, origin), Z, D, *tangents
+    before, _ = network.forward(start, x)
+    system = ska.System(network, ska.Batch(x))
+    seen = observe(PAPER, ska.Instant(system, 0.0, weights, before=before))
+    return velocity, seen, Z, D, *tangents
 
 
 def instant(network, weights, x, start=None):
@@ -217,7 +220,7 @@ def test_observables_along_the_flow(problem):
     start = [(0.5 * W, 0.25 * b) for W, b in numbers]
     _, got, *_ = instant(network, weights, x, ref.to_skajax(start))
     want = ref.observables(numbers, ref.flow(numbers, samples), samples, start)
-    assert set(want) == set(vars(got)) == set(LABELS)
+    assert set(want) == set(got) == set(NAMES)
     for name, values in want.items():
         np.testing.assert_allclose(getattr(got, name), values, rtol=1e-12, atol=1e-12, err_msg=name)
 
@@ -239,8 +242,10 @@ def test_nothing_is_computed_twice():
         return ska.flow(network, weights, x)
 
     def step(method):
-        carry = jax.eval_shape(lambda w, x: method.start(network, w, x), weights, x)
-        return matrix_products(lambda c, x: method.step(network, c, x), carry, x)
+        look, system = Look(PAPER, PAPER, None), lambda x: ska.System(network, ska.Batch(x))
+        now = jax.eval_shape(lambda w, x: begin(method, system(x), w, look), weights, x)
+        one = lambda now, x: take(method, system(x), look, now, None)[::2]
+        return matrix_products(one, now, x)
 
     assert matrix_products(flow, weights, x) == 8  # one forwards, one back, in four layers
     # Tangents: x Ẇ in four layers, ẋ W in three.

@@ -17,7 +17,7 @@ import reference as ref
 from published_numpy import published
 
 import skajax as ska
-from skajax.observables import LABELS
+from skajax.observables import NAMES
 
 PROBLEM = ref.SMALL
 NETWORK = PROBLEM.network
@@ -58,7 +58,7 @@ def program(name, weights, x, scales):
     method, span = METHODS[name]
     scaled = tuple(w._replace(W=s * w.W) for w, s in zip(weights, scales, strict=True))
     run = ska.simulate(NETWORK, scaled, x, method, **span)
-    return {label: getattr(run, label) for label in LABELS}
+    return {label: getattr(run, label) for label in NAMES}
 
 
 # The same by other means.
@@ -78,7 +78,7 @@ def numpy_program(name, weights, x, scales):
             velocity = velocity if name == "Descent" else rates
             rows.append(observed(w, velocity, x, start))
             w = moved(w, velocity, DT)
-    return {label: np.array([row[label] for row in rows]) for label in LABELS}
+    return {label: np.array([row[label] for row in rows]) for label in NAMES}
 
 
 def observed(weights, velocity, x, start):
@@ -121,7 +121,7 @@ def differences(name):
         far, near, close, distant = (shifted(direction, n) for n in (-2, -1, 1, 2))
         found[along] = {
             label: (8 * (close[label] - near[label]) - (distant[label] - far[label])) / 12 / step
-            for label in LABELS
+            for label in NAMES
         }
     return found
 
@@ -152,18 +152,18 @@ def coefficients(name):
     """For each observable one random combination of its values, over times and layers."""
     shapes = jax.eval_shape(functools.partial(program, name), *arguments())
     rng = np.random.default_rng(5)
-    return {label: rng.normal(size=shapes[label].shape) for label in LABELS}
+    return {label: rng.normal(size=shapes[label].shape) for label in NAMES}
 
 
 @functools.cache
 def compiled(name):
     """Of each lane the run's observables, and the gradient of each one's combination, by jit of vmap.
 
-    The gradients are stacked in LABELS' order, behind the lanes.
+    The gradients are stacked in NAMES' order, behind the lanes.
     """
     rows = {}
     for row, (label, values) in enumerate(coefficients(name).items()):
-        rows[label] = np.zeros((len(LABELS), *values.shape))
+        rows[label] = np.zeros((len(NAMES), *values.shape))
         rows[label][row] = values
 
     def gradients(arguments):
@@ -279,5 +279,5 @@ def test_gradients_are_finite_where_a_flow_is_zero(name, x64):
         assert np.isfinite(np.asarray(leaf)).all(), jax.tree_util.keystr(path)
     # Where nothing moves the entropy is at its maximum: its gradient is zero.
     _, rows = lane(results(name), 1)
-    for leaf in jax.tree.leaves(lane(rows, list(LABELS).index("entropy"))):
+    for leaf in jax.tree.leaves(lane(rows, list(NAMES).index("entropy"))):
         np.testing.assert_allclose(leaf, 0, atol=1e-12)

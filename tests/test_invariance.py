@@ -12,7 +12,7 @@ from hypothesis import given
 
 import skajax as ska
 from skajax import plot
-from skajax.observables import LABELS
+from skajax.observables import DIAGNOSTICS
 from skajax.study import errors, invariance, invariance_table
 
 RATE, END = 3.0, 0.5
@@ -135,9 +135,9 @@ def ensemble():
 
 def test_every_axis_has_its_label(ensemble):
     assert dict(ensemble["error"].sizes) == {
-        "rule": 3, "seed": 2, "pair": 3, "norm": 2, "observable": len(LABELS), "layer": 2,
+        "rule": 3, "seed": 2, "pair": 3, "norm": 2, "observable": len(DIAGNOSTICS), "layer": 2,
     }  # fmt: skip
-    assert ensemble["observable"].values.tolist() == list(LABELS)
+    assert ensemble["observable"].values.tolist() == list(DIAGNOSTICS)
     assert ensemble["dt"].values.tolist() == [0.1, 0.025, 1 / 160]
 
 

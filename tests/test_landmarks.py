@@ -1,6 +1,5 @@
 """Landmarks read off synthetic records with known peaks and crossings."""
 
-import dataclasses
 import itertools
 
 import jax
@@ -171,7 +170,7 @@ def test_the_papers_axis(template):
     # Pass K is recorded at t = (K - 1) dt; without a dt, the paper's 0.01.
     run = synthetic(template, EVEN, flow_norm=[parabola(EVEN, 0.27, 1.0)] * 2)
     np.testing.assert_allclose(landmarks.peaks(run)[0].K, 1 + 2.7)
-    without = dataclasses.replace(run, parameters={})
+    without = run.replace(parameters={})
     np.testing.assert_allclose(landmarks.peaks(without)[0].K, 1 + 27)
 
 

@@ -12,7 +12,7 @@ import reference as ref
 from reference import LN2
 
 import skajax as ska
-from skajax.observables import LABELS
+from skajax.observables import NAMES
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +42,7 @@ def orders(errors):
 def assert_records(records, weights, x, start, tolerance):
     """Every observable in every record is that of the weights at its time, moving with the flow."""
     wanted = [ref.observables(w, ref.flow(w, x), x, start) for w in weights]
-    for name in LABELS:
+    for name in NAMES:
         want = np.stack([row[name] for row in wanted])
         scale = np.abs(want).max(axis=0, keepdims=True)
         error = np.max(np.abs(records[name] - want) / np.where(scale > 0, scale, 1))
@@ -71,7 +71,7 @@ def test_a_single_sample_follows_the_exact_solution(name):
     assert distance(run, ref.exact(start, sample, 1.0)) < tolerance
     some = slice(None, None, max(1, len(run.t) // 20))
     exact = [ref.exact(start, sample, float(t)) for t in run.t[some]]
-    records = {name: getattr(run, name)[some] for name in LABELS}
+    records = {name: getattr(run, name)[some] for name in NAMES}
     assert_records(records, exact, sample, start, tolerance)
 
 
@@ -91,7 +91,7 @@ def test_records_of_an_adaptive_run_are_the_odes():
     np.testing.assert_array_equal(run.t, TIMES)
     some = slice(None, None, 7)
     want = ref.solve(start, samples, np.append(TIMES[some], END))
-    records = {name: getattr(run, name)[some] for name in LABELS}
+    records = {name: getattr(run, name)[some] for name in NAMES}
     assert_records(records, want[:-1], samples, start, 1e-9)
     assert distance(run, want[-1]) < 1e-10
     Z, D = ref.forward(ref.to_numpy(run.final.weights), samples)
@@ -148,7 +148,7 @@ def test_records_depend_neither_on_the_end_nor_on_other_save_times(end):
     assert run.final.t == end
     common = np.isin(times, EDGES)
     assert common.sum() == 6
-    for name in LABELS:
+    for name in NAMES:
         got, want = np.asarray(getattr(run, name)), np.asarray(getattr(whole, name))
         want = want[:: NODES + 1][1:7]
         np.testing.assert_allclose(got[common], want, rtol=1e-8, atol=1e-9, err_msg=name)
@@ -193,7 +193,7 @@ def test_eulers_records_are_its_own_steps():
             [(W + dt * dW, b + dt * db) for (W, b), (dW, db) in zip(steps[-1], rates, strict=True)]
         )
     np.testing.assert_allclose(run.t, dt * np.arange(K + 1), rtol=1e-15)
-    assert_records({n: getattr(run, n) for n in LABELS}, steps, samples, start, 1e-12)
+    assert_records({n: getattr(run, n) for n in NAMES}, steps, samples, start, 1e-12)
     assert distance(run, steps[-1]) < 1e-14
     np.testing.assert_allclose(run.final.t, K * dt, rtol=1e-15)
     assert (int(run.stats.evaluations), int(run.stats.steps), int(run.stats.rejected)) == (K, K, 0)
@@ -293,7 +293,7 @@ def test_gradient_descent_is_eulers_method():
     ):
         np.testing.assert_allclose(d, e, rtol=1e-14, atol=1e-16)
     np.testing.assert_allclose(descent.t, euler.t, rtol=1e-13)
-    for name in LABELS:
+    for name in NAMES:
         want = getattr(euler, name)
         np.testing.assert_allclose(getattr(descent, name), want, rtol=1e-11, atol=1e-12)
     assert int(descent.stats.evaluations) == 40

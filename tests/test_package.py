@@ -62,8 +62,8 @@ def test_shapes_are_checked_while_tests_run(request):
     network = ska.mlp([2])
     x = jnp.ones((3, 4))
     weights = network.init(jax.random.key(0), x)
-    with pytest.raises(jaxtyping.TypeCheckError, match="samples inputs"):
-        ska.flow(network, weights, x[0])
+    with pytest.raises(jaxtyping.TypeCheckError, match=r"samples \*axes"):
+        ska.state(network, weights, [1.0])
     request.getfixturevalue("untyped")
     with pytest.raises(ValueError, match="Argument x must be a non-empty batch"):
         ska.simulate(network, weights, x[0], ska.Euler(0.1), steps=1)

@@ -1,6 +1,5 @@
 """What is drawn is what was run: data, landmarks, colours and labels, read back off the figures."""
 
-import dataclasses
 import itertools
 
 import equinox as eqx
@@ -15,10 +14,10 @@ from mpl_toolkits.mplot3d import Axes3D
 
 import skajax as ska
 from skajax import landmarks, plot
-from skajax.observables import LABELS
+from skajax.observables import BY_NAME, NAMES
 from skajax.plot import _style
 
-PER_LAYER = [name for name in LABELS if name != "output_mean"]
+PER_LAYER = [name for name in NAMES if name != "output_mean"]
 RATES = ["entropy_rate", "dissipation", "transport", "lagrangian"]
 SIGNED = [n for n in PER_LAYER if n.startswith("tensor_net")] + RATES
 RED, GREEN = _style.MINIMUM.colour, _style.CROSSING.colour
@@ -45,8 +44,8 @@ def lay_out():
 
 def resized(run, layers, records):
     """The run with some of its first records, and its layers over again to make up their number."""
-    sized = {name: jnp.tile(getattr(run, name), 4)[..., :records, :layers] for name in LABELS}
-    return dataclasses.replace(run, t=run.t[..., :records], **sized)
+    sized = {name: jnp.tile(getattr(run, name), 4)[..., :records, :layers] for name in NAMES}
+    return run.replace(t=run.t[..., :records], **sized)
 
 
 def make(widths, steps=60, *, dt=0.1, seed=2, method=ska.Published):
@@ -208,7 +207,8 @@ class TestHistory:
             line = curve(ax, f"layer {layer}")
             np.testing.assert_array_equal(line.get_xdata(), np.asarray(run.t, float))
             np.testing.assert_array_equal(line.get_ydata(), values[:, layer - 1])
-        text, symbol, unit = LABELS[observable]
+        what = BY_NAME[observable]
+        text, symbol, unit = what.label, what.symbol, what.unit
         assert symbol in ax.get_ylabel()
         assert text.split(",")[0] in ax.get_ylabel()
         assert (unit == "1") != (f"({unit})" in ax.get_ylabel())
@@ -222,7 +222,7 @@ class TestHistory:
         assert "K" in ax.get_xlabel()
 
     def test_passes_of_a_method_without_steps_are_the_papers(self, run):
-        adaptive = dataclasses.replace(run, parameters={"rtol": jnp.asarray(1e-3)})
+        adaptive = run.replace(parameters={"rtol": jnp.asarray(1e-3)})
         line = curve(plot.history(adaptive, against="K"), "layer 1")
         np.testing.assert_allclose(line.get_xdata(), 1 + np.asarray(run.t, float) / 0.01)
 
@@ -280,9 +280,9 @@ class TestHistory:
 def after_failure(run, first):
     """The run as vmap would leave it, had record ``first`` overflowed: NaN from there."""
     spoilt = {
-        name: jnp.asarray(getattr(run, name)).at[..., first:, :].set(jnp.nan) for name in LABELS
+        name: jnp.asarray(getattr(run, name)).at[..., first:, :].set(jnp.nan) for name in NAMES
     }
-    return dataclasses.replace(run, **spoilt)
+    return run.replace(**spoilt)
 
 
 class TestComparison:
@@ -301,7 +301,7 @@ class TestComparison:
                 assert curve(ax, "ODE limit").is_dashed()
             (legend,) = axes[0].figure.legends
             assert legend_texts(legend) == ["coarse", "fine", "ODE limit"]
-            assert LABELS[observable].symbol in axes[0].get_ylabel()
+            assert BY_NAME[observable].symbol in axes[0].get_ylabel()
         assert axes[0].get_ylabel().endswith(r"$\Vert Z\Vert_F$")
 
     def test_finer_steps_are_darker_whatever_the_order(self):
@@ -398,7 +398,7 @@ class TestHeatmap:
         top = np.abs(values).max()
         assert mesh.get_clim() == pytest.approx((-top if observable == "entropy_rate" else 0, top))
         (bar,) = ax.child_axes
-        assert f"({LABELS[observable].unit})" in bar.get_ylabel()
+        assert f"({BY_NAME[observable].unit})" in bar.get_ylabel()
 
     def test_alignment_is_a_cosine(self, run):
         mesh = plot.heatmap(run, "alignment").collections[0]
@@ -672,7 +672,7 @@ class TestRefusals:
             plot.ensemble(run)
 
     def test_lanes_at_different_times(self, runs):
-        uneven = dataclasses.replace(runs, t=runs.t * jnp.arange(1.0, 6.0)[:, None])
+        uneven = runs.replace(t=runs.t * jnp.arange(1.0, 6.0)[:, None])
         with pytest.raises(ValueError, match="Argument runs must be recorded at the same times"):
             plot.ensemble(uneven)
 

@@ -9,7 +9,7 @@ import reference as ref
 from published_numpy import published
 
 import skajax as ska
-from skajax.observables import LABELS
+from skajax.observables import DIAGNOSTICS
 
 WIDTHS = (256, 128, 64, 10)
 
@@ -29,7 +29,7 @@ def assert_same(run, rows, final, tolerance):
     """All records and the weights at the end, each to the tolerance times its largest value."""
     assert str(run.outcome).startswith("completed")
     assert run.t.shape == (len(rows),)
-    series = {name: np.stack([row[name] for row in rows]) for name in LABELS}
+    series = {name: np.stack([row[name] for row in rows]) for name in DIAGNOSTICS}
     series["t"] = np.array([row["t"] for row in rows])
     errors = {}
     for name, want in series.items():

@@ -14,7 +14,7 @@ import pytest
 import skajax as ska
 from skajax import stop
 from skajax.methods import _checkpoint
-from skajax.observables import LABELS
+from skajax.observables import NAMES
 
 KEY = jax.random.key(7)
 X = jax.random.uniform(KEY, (10, 8))
@@ -30,7 +30,7 @@ def run(method, weights=WEIGHTS, x=X, **options):
 
 def assert_same(got, want):
     """Bit for bit, everything."""
-    for name in ("t", *LABELS):
+    for name in ("t", *NAMES):
         np.testing.assert_array_equal(getattr(got, name), getattr(want, name), name)
     parts = lambda r: jax.tree.leaves((r.final, r.stats, r.outcome))
     for a, b in zip(parts(got), parts(want), strict=True):

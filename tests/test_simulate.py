@@ -13,7 +13,10 @@ import pytest
 import reference as ref
 
 import skajax as ska
-from skajax.observables import LABELS
+from skajax.observables import NAMES
+
+# Inputs and weights here are large on purpose.
+pytestmark = pytest.mark.filterwarnings("ignore::skajax.SkajaxWarning")
 
 EULER = ska.Euler(0.1)
 SGD = ska.Descent(optax.sgd(0.1))
@@ -271,9 +274,9 @@ def test_a_run_that_overflows_says_when_and_where_and_what_to_try(case):
     for word in (f"t = {float(result.outcome.t):.6g}", "Try", "smaller dt", "float64"):
         assert word in message
     # What is returned is from before, and the state is where the last record was.
-    records = {name: getattr(result, name) for name in ("t", *LABELS)}
+    records = {name: getattr(result, name) for name in ("t", *NAMES)}
     assert_finite(records)
-    for name in LABELS:
+    for name in NAMES:
         assert len(getattr(result, name)) == len(result.t)
     if scale == 1.0:
         assert_finite(result)
@@ -300,7 +303,7 @@ def test_an_overflow_in_mid_run_keeps_what_came_before(late):
     assert int(wild.outcome.step) == late + 1
     assert wild.t.shape == (late + 1,)
     assert_finite(wild)
-    for name in ("t", *LABELS):
+    for name in ("t", *NAMES):
         np.testing.assert_allclose(getattr(wild, name), getattr(calm, name), rtol=2e-6, atol=1e-5)
     np.testing.assert_allclose(wild.final.t, calm.final.t, rtol=1e-6)
     for got, want in zip(jax.tree.leaves(wild.final), jax.tree.leaves(calm.final), strict=True):
@@ -322,7 +325,7 @@ def test_inside_vmap_nothing_after_an_overflow_looks_like_a_result(method):
         kept = len(failed.t)
         np.testing.assert_array_equal(runs.outcome.t[lane], failed.outcome.t)
         np.testing.assert_array_equal(runs.outcome.step[lane], failed.outcome.step)
-        for observable in LABELS:
+        for observable in NAMES:
             values = np.asarray(getattr(runs, observable)[lane])
             assert len(values) == len(alone.t)
             np.testing.assert_allclose(
@@ -342,7 +345,7 @@ def test_inside_jit_nothing_after_an_overflow_looks_like_a_result():
     assert not bool(result.outcome.completed)
     assert result.outcome.t == 0  # the time of the last good record, as without jit
     assert int(result.outcome.layer) == 1
-    for observable in LABELS:
+    for observable in NAMES:
         values = np.asarray(getattr(result, observable))
         assert np.isfinite(values[0]).all(), observable
         assert np.isnan(values[1:]).all(), observable
@@ -369,7 +372,7 @@ def test_a_run_out_of_steps_holds_what_it_reached():
     np.testing.assert_array_equal(result.t, [0.5])
     assert_finite(result)
     whole = run(method=ska.Adaptive(rtol=1e-5, atol=1e-6), **TWO)
-    for name in LABELS:
+    for name in NAMES:
         np.testing.assert_allclose(
             getattr(result, name)[0], getattr(whole, name)[0], rtol=1e-3, atol=1e-3
         )
@@ -449,7 +452,7 @@ def test_a_compiled_run_holds_its_records_and_no_more(method):
 
     few, many = program(50), program(5000)
     # 10 observables of 2 layers and 2 Nets, 3 outputs and t, in float32.
-    record = 4 * (2 * (len(LABELS) - 1) + 3 + 1)
+    record = 4 * (2 * (len(NAMES) - 1) + 3 + 1)
     assert many.output_size_in_bytes - few.output_size_in_bytes <= 4950 * record * 1.01
     # While it runs: the records once more, before they are put together.
     assert many.temp_size_in_bytes - few.temp_size_in_bytes <= 4950 * record * 2

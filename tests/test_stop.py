@@ -252,6 +252,7 @@ def test_lanes_stop_each_for_itself(method):
     assert len(ends) > 1
 
 
+@pytest.mark.filterwarnings("ignore::skajax.SkajaxWarning")
 def test_adaptive_lanes_stop_where_single_runs_do(x64):
     x, weights = jax.tree.map(lambda a: a.astype(float), (X, WEIGHTS))
 

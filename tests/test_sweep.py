@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 import skajax as ska
-from skajax.observables import LABELS
+from skajax.observables import NAMES
 
 X = jax.random.uniform(jax.random.key(0), (10, 8))
 NETWORK = ska.mlp([6, 4], scale=0.3)
@@ -22,7 +22,7 @@ def assert_is_single(lane, run):
     """Bit for bit, and NaN beyond."""
     kept = len(run.t)
     np.testing.assert_array_equal(lane.t[:kept], run.t)
-    for name in LABELS:
+    for name in NAMES:
         want = np.asarray(getattr(run, name))
         got = lane[name].values
         np.testing.assert_array_equal(got[:kept, : want.shape[1]], want, name)
@@ -96,8 +96,14 @@ def test_failures_are_data_and_harm_no_other():
         "too few": ska.Adaptive(max_steps=1),
     }.get(lane, ska.Adaptive())
     names = ["good", "nan", "diverges", "too few", "zero", "good too"]
-    data = ska.sweep(NETWORK, weights, X, method, lambda lane: 1e38 if lane == "diverges" else 1.0,
-                     over=ska.grid(lane=names))  # fmt: skip
+    with pytest.warns(ska.sweeps.LanesFailed) as told:
+        data = ska.sweep(NETWORK, weights, X, method, lambda lane: 1e38 if lane == "diverges" else 1.0,
+                         over=ska.grid(lane=names))  # fmt: skip
+    (warning,) = map(str, (each.message for each in told))
+    assert warning.startswith(
+        "3 of 6 lanes did not come to their ends:\n  1 lane refused: Argument"
+    )
+    assert "; lane 1 (lane = nan)" in warning and "1 lane diverged" in warning
     told = dict(zip(names, data.outcome.values, strict=True))
     for lane in ("good", "zero", "good too"):
         assert told[lane].startswith("completed")

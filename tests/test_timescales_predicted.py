@@ -299,7 +299,7 @@ def test_a_time_that_is_none(t, untyped):
     weights = network.init(jax.random.key(0), x)
     with pytest.raises(
         ValueError,
-        match=r"Argument t must be (one finite time, 0 or later|an array of numbers), but",
+        match=r"Argument t must be (one finite time, 0 or later|an array of numbers, floating-point or whole), but",  # noqa: E501
     ):
         linear(network, weights, x, t)
 

@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import json
 from functools import cache
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ import xarray as xr
 
 import skajax as ska
 from skajax import _files
-from skajax.observables import LABELS
+from skajax.observables import BY_NAME
 
 METHODS = {
     "Euler": (ska.Euler(0.1), {"steps": 5}),
@@ -53,14 +54,14 @@ def test_a_run_as_a_dataset(name):
     assert dict(data.sizes) == {"time": records, "layer": 2, "output": 3}
     np.testing.assert_array_equal(data.time, run.t)
     np.testing.assert_array_equal(data.layer, [1, 2])
-    for observable, label in LABELS.items():
+    for observable, label in BY_NAME.items():
         variable = data[observable]
         last = "output" if observable == "output_mean" else "layer"
         assert variable.dims == ("time", last)
         assert variable.dtype == np.float32
         np.testing.assert_array_equal(variable, getattr(run, observable))
         assert variable.attrs["units"] == label.unit
-        assert variable.attrs["long_name"] == label.text
+        assert variable.attrs["long_name"] == label.label
     units = {
         n: data[n].attrs["units"] for n in ("entropy", "entropy_rate", "lagrangian", "flow_norm")
     }
@@ -160,7 +161,7 @@ def test_a_saved_run_comes_back_bit_for_bit(name, tmp_path):
 
 def test_a_run_that_tells_no_evaluations_comes_back(tmp_path):
     run = simulated()
-    run = dataclasses.replace(run, stats=dataclasses.replace(run.stats, evaluations=None))
+    run = run.replace(stats=dataclasses.replace(run.stats, evaluations=None))
     run.save(tmp_path / "run.nc")
     assert ska.load(tmp_path / "run.nc").stats.evaluations is None
 
@@ -169,12 +170,12 @@ def test_a_method_with_an_array_among_its_numbers_comes_back(tmp_path):
     # Such as diffrax.StepTo's times, or those of diffrax.ClipStepSizeController.
     ts = jnp.array([0.0, 0.5, 0.7])
     run = simulated()
-    run = dataclasses.replace(run, parameters=run.parameters | {"controller_ts": ts})
+    run = run.replace(parameters=run.parameters | {"controller_ts": ts})
     run.save(tmp_path / "run.nc")
     assert_same(ska.load(tmp_path / "run.nc"), run)
     runs = vmapped("Euler")
     ts = jnp.broadcast_to(ts, (3, 2, 3))
-    runs = dataclasses.replace(runs, parameters=runs.parameters | {"controller_ts": ts})
+    runs = runs.replace(parameters=runs.parameters | {"controller_ts": ts})
     runs.save(tmp_path / "runs.nc")
     assert_same(ska.load(tmp_path / "runs.nc"), runs)
 
@@ -216,6 +217,7 @@ def test_a_continued_run_is_the_run(tmp_path):
         np.testing.assert_array_equal(got, want)
 
 
+@pytest.mark.filterwarnings("ignore:.*saturated")
 def test_a_run_without_records_can_be_kept_too(tmp_path):
     run = simulated("Euler", scale=1e37)
     assert len(run.t) == 0
@@ -311,11 +313,82 @@ class Own:
         return x @ weights.W + weights.b[None, :]
 
 
-def test_a_layer_that_load_cannot_know_is_named(tmp_path):
-    _, weights, x = ref.SAMPLE.arrays(jnp.float32)
-    run = ska.simulate(ska.Network((Own(4),)), weights, x, ska.Euler(0.1), steps=2)
+class Parts(NamedTuple):
+    """Weights of a structure of their own."""
+
+    W: Any
+    deep: dict[str, Any]
+
+
+class Plain:
+    """Another, without a repr of its own, or anything that a file could hold."""
+
+    def __init__(self):
+        self.kernel = np.eye(4, dtype=np.float32)
+
+    def init(self, key, x):
+        return Parts(ska.Dense(4).init(key, x).W, {"in/side": jnp.ones((x.shape[1],))})
+
+    def knowledge(self, weights, x):
+        return x @ weights.W @ self.kernel + (x @ weights.deep["in/side"])[:, None]
+
+
+NETWORKS = {
+    "own": ska.Network((Own(4),)),
+    "a class without a repr": ska.Network((Plain(), Own(3))),
+    "own below ours": ska.Network((Plain(), ska.Dense(3))),
+    "own above ours": ska.Network((ska.Dense(3), Plain(), ska.Paced(ska.Dense(2), 2.0))),
+    "ours, with own within": ska.Network((ska.Paced(type("Dense", (ska.Dense,), {})(3)),)),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*saturated")
+@pytest.mark.parametrize("case", NETWORKS)
+def test_a_layer_that_load_cannot_know_costs_no_record(case, tmp_path):
+    network, x = NETWORKS[case], jax.random.uniform(jax.random.key(1), (5, 6))
+    run = ska.simulate(network, network.init(jax.random.key(0), x), x, ska.Euler(0.1), steps=2)
+    assert "0x" not in run.to_dataset().attrs["network"]
+    path = tmp_path / "run.nc"
+    run.save(path)
+    assert_same(ska.load(path, network=network), run)
+    back = ska.load(path)
+    assert_same(back.observables, run.observables)
+    assert_same((back.t, back.stats, back.final.Z), (run.t, run.stats, run.final.Z))
+    assert_same(jax.tree.leaves(back.final), jax.tree.leaves(run.final))
+    with pytest.raises(ValueError, match=r"Argument network must .* load\(path, network=...\)"):
+        back.network.init(jax.random.key(0), x)
+    back.save(tmp_path / "again.nc")
+    assert_same(ska.load(tmp_path / "again.nc", network=network), run)
+
+
+def test_another_network_is_not_taken_for_the_files(untyped, tmp_path):
+    path, network = tmp_path / "run.nc", NETWORKS["own above ours"]
+    x = jnp.ones((5, 6))
+    ska.simulate(network, network.init(jax.random.key(0), x), x, ska.Euler(0.1), steps=2).save(path)
+    first, second, third = network.layers
+    for other in (
+        (first, second),
+        (first, second, ska.Dense(2)),
+        (first, Own(4), third),
+        (first, object, third),
+    ):
+        with pytest.raises(ValueError, match=r"Argument (network|layers) must"):
+            ska.load(path, network=ska.Network(other))
+    with pytest.raises(ValueError, match="Argument network must be a Network, or None"):
+        ska.load(path, network="Own")
+
+
+def test_a_file_of_a_layer_as_it_was_told_before_is_read(tmp_path):
+    x = jnp.ones((5, 6))
+    run = ska.simulate(NETWORKS["own"], NETWORKS["own"].init(jax.random.key(0), x), x,
+                       ska.Euler(0.1), steps=2)  # fmt: skip
     run.save(tmp_path / "run.nc")
-    assert_named(tmp_path / "run.nc", "Own")
+    data = xr.load_dataset(tmp_path / "run.nc", engine="h5netcdf")
+    del data.attrs["inputs"]
+    data.attrs["network"] = '[{"type": "Own", "width": 4}]'
+    data.to_netcdf(tmp_path / "old.nc", engine="h5netcdf")
+    assert_same(ska.load(tmp_path / "old.nc").observables, run.observables)
+    assert_same(ska.load(tmp_path / "old.nc", network=NETWORKS["own"]), run)
 
 
 def test_a_float64_file_is_not_shortened_silently(tmp_path, x64):

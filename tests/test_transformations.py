@@ -9,7 +9,7 @@ import reference as ref
 from published_numpy import published
 
 import skajax as ska
-from skajax.observables import LABELS
+from skajax.observables import NAMES
 
 # What makes a method of one number, and what else simulate is given.
 METHODS = {
@@ -114,7 +114,7 @@ def test_everything_known_inside_jit_but_the_weights(x64):
     with_weights = jax.jit(lambda w: ska.simulate(network, w, x, ska.Euler(0.1), t1=1.0))
     with_nothing = jax.jit(lambda: ska.simulate(network, weights, x, ska.Euler(0.1), t1=1.0))
     for got in (with_weights(weights), with_nothing()):
-        for name in LABELS:
+        for name in NAMES:
             np.testing.assert_allclose(
                 getattr(got, name), getattr(want, name), rtol=1e-12, atol=1e-12, err_msg=name
             )
@@ -236,7 +236,7 @@ def test_gradients_at_rest_are_finite(x64):
 
     def everything(weights):
         run = ska.simulate(network, weights, x, ska.Published(0.1), steps=3)
-        return sum(getattr(run, name).sum() for name in LABELS)
+        return sum(getattr(run, name).sum() for name in NAMES)
 
     value, gradient = jax.jit(jax.value_and_grad(everything))(still)
     assert np.isfinite(value)
@@ -272,7 +272,7 @@ def assert_follows(run, problem, states):
     got = ref.flat(ref.to_numpy(run.final.weights))
     np.testing.assert_allclose(got, ref.flat(states[-1]), rtol=1e-5, atol=1e-5)
     rows = [ref.observables(w, ref.flow(w, samples), samples, start) for w in states]
-    for name in LABELS:
+    for name in NAMES:
         values = np.asarray(getattr(run, name))
         assert values.dtype == np.float32
         want = np.stack([row[name] for row in rows])

@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 
 import skajax as ska
-from skajax.observables import LABELS
+from skajax.observables import DIAGNOSTICS
 from skajax.plot._work_precision import work_precision as draw
 from skajax.study import cost_table, precision_floor, recommend, work_precision
 from skajax.study.errors import relative_error
@@ -45,7 +45,7 @@ def test_everything_has_its_label(data):
     }
     assert list(data["solver"].values) == ["Bosh3", "Euler, fixed", "own, fixed"]
     assert list(data["kind"].values) == ["adaptive", "fixed", "fixed"]
-    assert list(data["observable"].values) == list(LABELS)
+    assert list(data["observable"].values) == list(DIAGNOSTICS)
     np.testing.assert_allclose(data["setting"].sel(solver="Bosh3"), [1e-2, 1e-4, 1e-6])
     np.testing.assert_array_equal(data["setting"].sel(solver="Euler, fixed"), [20, 200, np.nan])
     tried = data["setting"].notnull()

@@ -27,6 +27,7 @@ An axis takes the place of the setting of its name; ``method`` is that of ``meth
 import dataclasses
 import difflib
 import inspect
+import itertools
 import math
 import os
 import tomllib
@@ -37,6 +38,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from skajax._checks import is_whole, require
+from skajax._files import located
 
 
 class _Kind(NamedTuple):
@@ -60,6 +62,8 @@ def _one_of(*names: str) -> _Kind:
 
 _TEXT = _Kind(lambda value: isinstance(value, str), "be text")
 _NUMBER = _Kind(_is_number, "be a number")
+_POSITIVE = _Kind(lambda value: _is_number(value) and value > 0, "be a positive number")
+_TIME = _Kind(lambda value: _is_number(value) and value >= 0, "be a number, at least 0")
 _SEED = _Kind(lambda value: is_whole(value, 0), "be a whole number, at least 0")
 _WHOLE = _Kind(lambda value: is_whole(value, 1), "be a whole number, at least 1")
 _WIDTHS = _Kind(
@@ -69,6 +73,10 @@ _WIDTHS = _Kind(
 _A_LAYER = _Kind(
     lambda value: _is_number(value) or _is_list(value, _is_number),
     "be a number, or a list of one a layer",
+)
+_SCALE = _Kind(
+    lambda value: _TIME.fits(value) or _is_list(value, _TIME.fits),
+    "be a number, at least 0, or a list of one a layer",
 )
 _TABLE = _Kind(lambda value: isinstance(value, dict), "be a table")
 _SAVE_AT = _Kind(
@@ -89,32 +97,34 @@ _METHODS = {
 _SETTINGS: dict[str, dict[str, _Kind]] = {
     "data": {
         "name": _one_of("mnist"),
-        "per_class": _WHOLE,
+        "per_class": _Kind(
+            lambda value: is_whole(value, 1) and value <= 100, "be a whole number, 1 to 100"
+        ),
         "file": _TEXT,
         "array": _TEXT,
         "samples": _WHOLE,
     },
     "network": {
         "widths": _WIDTHS,
-        "scale": _A_LAYER,
+        "scale": _SCALE,
         "bias": _A_LAYER,
-        "precision": _TEXT,
+        "precision": _one_of("default", "high", "highest"),
         "seed": _SEED,
     },
     "method": {
         "name": _one_of(*_METHODS),
-        "dt": _NUMBER,
+        "dt": _POSITIVE,
         "solver": _TEXT,
-        "rtol": _NUMBER,
-        "atol": _NUMBER,
-        "dt0": _NUMBER,
+        "rtol": _POSITIVE,
+        "atol": _POSITIVE,
+        "dt0": _POSITIVE,
         "max_steps": _WHOLE,
         "optimiser": _TEXT,
-        "learning_rate": _NUMBER,
+        "learning_rate": _POSITIVE,
         "options": _TABLE,
     },
     "run": {
-        "t1": _NUMBER,
+        "t1": _POSITIVE,
         "steps": _WHOLE,
         "save_at": _SAVE_AT,
         "until": _UNTIL,
@@ -193,7 +203,7 @@ class Config:
         return x.astype(self.dtype)
 
     def _array(self, name: str, key: str) -> np.ndarray:
-        path = self.file.parent / name
+        path = self.file.parent / located(name)
         try:
             with open(path, "rb") as file:
                 found = np.load(file, allow_pickle=False)
@@ -267,21 +277,12 @@ class Config:
     def _save_at(self, value: Any) -> Any:
         if isinstance(value, str):
             return value
-        return np.asarray(_values(value, "run.save_at", _NUMBER, self._name), self.dtype)
+        return np.asarray(_save_times(value, self._name), self.dtype)
 
     def _until(self, value: Any) -> Any:
         from skajax import stop
 
-        rules = []
-        for each in value if isinstance(value, list) else [value]:
-            rest = dict(each)
-            name = rest.pop("rule", None)
-            known = [name for name in stop.__all__ if _is_rule(getattr(stop, name))]
-            require(name in known, "run.until", f"have a rule, of {known}", self._was(name))
-            make = getattr(stop, name)
-            fields = [field.name for field in dataclasses.fields(make)]
-            _refuse_unknown("run.until", rest, fields, self._name)
-            rules.append(make(**rest))
+        rules = _rules(value, self._name)
         return rules[0] if len(rules) == 1 else stop.AnyOf(*rules)
 
     @property
@@ -299,8 +300,7 @@ class Config:
 
 def read(path: str | os.PathLike[str]) -> Config:
     """The configuration in a file; a ValueError names the key that does not fit, and the file."""
-    path = Path(path)
-    name = repr(os.fspath(path))
+    name, path = repr(os.fspath(path)), located(path)
     require(path.is_file(), "config", "name a file", f"there was none at {name}")
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -326,6 +326,11 @@ def read(path: str | os.PathLike[str]) -> Config:
     }
     _check_method(settings, axes, name)
     _check_together(settings, axes, name)
+    run = settings["run"]
+    if isinstance(run.get("save_at"), list | dict):
+        _save_times(run["save_at"], name)
+    if "until" in run:
+        _rules(run["until"], name)
     return Config(path, settings, axes)
 
 
@@ -365,6 +370,38 @@ def _values(given: Any, argument: str, kind: _Kind, file: str) -> list[Any]:
             f"one was {value!r} in {file}",
         )
     return given
+
+
+def _save_times(given: Any, file: str) -> list[Any]:
+    """Times to save at, which increase."""
+    times = _values(given, "run.save_at", _TIME, file)
+    rising = all(a < b for a, b in itertools.pairwise(times))
+    require(rising, "run.save_at", "increase", f"in {file} it was {times}")
+    return times
+
+
+def _rules(given: Any, file: str) -> list[Any]:
+    """The stop rules of tables, made."""
+    from skajax import stop
+
+    known = [name for name in stop.__all__ if _is_rule(getattr(stop, name))]
+    rules = []
+    for each in given if isinstance(given, list) else [given]:
+        rest = dict(each)
+        name = rest.pop("rule", None)
+        must = f"have a rule, of {known}"
+        require(name in known, "run.until", must, f"in {file} it was {name!r}")
+        make = getattr(stop, name)
+        fields = [field.name for field in dataclasses.fields(make)]
+        _refuse_unknown("run.until", rest, fields, file)
+        try:
+            rules.append(make(**rest))
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"Argument run.until must have numbers that fit {name}, but in {file} they were"
+                f" {rest}: {error}"
+            ) from error
+    return rules
 
 
 def _floats(value: Any) -> Any:

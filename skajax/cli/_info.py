@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from skajax._files import located
 from skajax.sweeps._store import Status, Store
 
 LISTED = 20
@@ -12,9 +13,10 @@ LISTED = 20
 
 def info(path: str) -> int:
     """Print it; 0 if it could be read."""
-    if Path(path).is_dir():
+    where = located(path)
+    if where.is_dir():
         _print_store(Store.open(path))
-    elif not _print_sweep(path):
+    elif not _print_sweep(where):
         _print_run(path)
     return 0
 
@@ -39,7 +41,7 @@ def duration(seconds: float) -> str:
 
 def _print_store(store: Store) -> None:
     status, manifest = store.status(), store.manifest
-    print(f"{store.path}: a sweep; {counted(status)}, {status.chunks} chunks")
+    print(f"{store.given}: a sweep; {counted(status)}, {status.chunks} chunks")
     for name, axis in manifest.axes.items():
         print(f"  axis {name}: {_in_short(axis)}")
     for name, each in manifest.arguments.items():
@@ -52,14 +54,13 @@ def _print_store(store: Store) -> None:
             f"missing: lanes {_ranges(missing)}; the same sweep with this store goes on with them"
         )
     failures = store.failures()
-    for lane, reason in list(failures.items())[:LISTED]:
-        place = ", ".join(f"{name} = {label}" for name, label in manifest.place(lane).items())
-        print(f"lane {lane} ({place}): {reason}")
+    for lane, why in list(failures.items())[:LISTED]:
+        print(f"{manifest.named(lane)}: {why}")
     if len(failures) > LISTED:
         print(f"... and {len(failures) - LISTED} more that failed")
 
 
-def _print_sweep(path: str) -> bool:
+def _print_sweep(path: Path) -> bool:
     """Whether the file holds a sweep's dataset, as ``sweep.nc`` does."""
     import xarray as xr
 

@@ -1,6 +1,7 @@
 """``python -m skajax sweep``: a sweep from a file, into a store that it goes on with."""
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -12,7 +13,8 @@ from skajax._checks import require
 from skajax._files import write_netcdf
 from skajax.cli._config import read
 from skajax.cli._info import counted
-from skajax.methods._method import COMPLETED, STOPPED
+from skajax.sweeps import LanesFailed, Plan
+from skajax.sweeps._records import ENDED, MISSING, RAISED, reasons
 from skajax.sweeps._store import Store
 
 RESULT = "sweep.nc"
@@ -22,7 +24,11 @@ RESULT = "sweep.nc"
 def sweep(
     config: str, out: str | None, devices: Literal["all"] | None, dry: bool, distributed: bool
 ) -> int:
-    """Run what the file says, or say what it would take; 1 if no lane came to its end."""
+    """Run what the file says, or say what it would take; 1 if not all lanes came to their ends.
+
+    Or would not: those whose arguments are refused are known beforehand. Lanes of other processes, and
+    those that have not been run, do not count.
+    """
     import xarray as xr
 
     import skajax as ska
@@ -34,22 +40,27 @@ def sweep(
     with _precision(settings.dtype):
         arguments = settings.arguments()
         if dry:
-            print(ska.sweep(**arguments, store=out, devices=devices, dry=True))
-            return 0
+            plan = ska.sweep(**arguments, store=out, devices=devices, dry=True)
+            assert isinstance(plan, Plan)
+            print(plan)
+            return 1 if plan.refused else 0
         assert out is not None
-        try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", LanesFailed)  # the closing lines tell
             data = ska.sweep(**arguments, store=out, devices=devices)
-        except KeyboardInterrupt:
-            print(f"\n{out}: stopped; the same command goes on from here")
-            return 130
     assert isinstance(data, xr.Dataset)
-    status = Store.open(out).status()
+    store = Store.open(out)
+    codes, outcomes = (data[name].values.ravel() for name in ("outcome_code", "outcome"))
     where = "other processes have the rest"
-    if status.done == status.lanes:
+    if MISSING not in codes:
         write_netcdf(data, os.path.join(out, RESULT))
         where = f"all of it in {os.path.join(out, RESULT)}"
-    print(f"{out}: {counted(status)}; {where}")
-    return 0 if np.isin(data["outcome_code"].values, (COMPLETED, STOPPED)).any() else 1
+    print(f"{out}: {counted(store.status())}; {where}")
+    for line in reasons(codes, outcomes, store.manifest.named):
+        print(f"  {line}")
+    if RAISED in codes:
+        print("the same command runs those again that raised errors")
+    return 0 if np.isin(codes, (*ENDED, MISSING)).all() else 1
 
 
 def _join_others() -> None:

@@ -1,7 +1,7 @@
-"""Layers: a frozen configuration and two pure functions, ``init`` and ``knowledge``."""
+"""Layers: a configuration and two pure functions, ``init`` and ``knowledge``."""
 
 from skajax.layers._dense import Dense, DenseWeights
-from skajax.layers._layer import Layer
+from skajax.layers._layer import Layer, Stage
 from skajax.layers._paced import Paced
 
-__all__ = ["Dense", "DenseWeights", "Layer", "Paced"]
+__all__ = ["Dense", "DenseWeights", "Layer", "Paced", "Stage"]

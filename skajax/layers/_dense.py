@@ -2,13 +2,15 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from skajax._checks import require
+from skajax._checks import as_number, as_whole, is_whole, require
 from skajax._types import Array, Float, Inputs, Key, Knowledge
+from skajax.entropy import decision as sigmoid
 
 
 class DenseWeights(NamedTuple):
@@ -24,17 +26,26 @@ class Dense:
 
     Initially W ~ N(0, scale²), independently, and b = ``bias``. ``precision`` is that of the
     matrix products, in the words of ``jax.lax.Precision``: "highest" is full float32 everywhere,
-    where accelerators would otherwise shorten the factors.
+    where accelerators would otherwise shorten the factors. ``decision`` is what D is of z: "sigmoid", as the
+    paper derives it; or, for other energies than the entropy, "identity", "tanh" or "relu".
     """
 
     width: int
     scale: float = 0.01
     bias: float = 0.0
     precision: str = "highest"
+    decision: str = "sigmoid"
 
     def __post_init__(self) -> None:
+        # What is hashed, compared and written to files: Python's own numbers, whatever was given.
+        for name, number in (
+            ("width", as_whole(self.width)),
+            ("scale", as_number(self.scale)),
+            ("bias", as_number(self.bias)),
+        ):
+            object.__setattr__(self, name, number)
         require(
-            isinstance(self.width, int) and not isinstance(self.width, bool) and self.width >= 1,
+            is_whole(self.width),
             "width",
             "be a whole number of neurons, at least 1",
             f"it was {self.width!r}",
@@ -52,9 +63,21 @@ class Dense:
             "be 'default', 'high' or 'highest'",
             f"it was {self.precision!r}",
         )
+        require(
+            self.decision in _DECISIONS,
+            "decision",
+            f"be one of {list(_DECISIONS)}",
+            f"it was {self.decision!r}",
+        )
 
     def init(self, key: Key, x: Inputs | jax.ShapeDtypeStruct) -> DenseWeights:
         """Initial weights for inputs of x's width and dtype; x's values are not read."""
+        require(
+            len(x.shape) == 2,
+            "x",
+            "be of shape (samples, inputs) for a dense layer",
+            f"its shape was {x.shape}" + (" (x.reshape(len(x), -1))" if len(x.shape) > 2 else ""),
+        )
         W = self.scale * jax.random.normal(key, (x.shape[-1], self.width), x.dtype)
         return DenseWeights(W, jnp.full((self.width,), self.bias, x.dtype))
 
@@ -62,10 +85,31 @@ class Dense:
         """Knowledge z = x W + b, of shape (samples, outputs)."""
         return jnp.matmul(x, weights.W, precision=self.precision) + weights.b[None, :]
 
+    def decide(self, z: Knowledge) -> Knowledge:
+        """Decisions D, of the shape of z (eq. 13)."""
+        return _DECISIONS[self.decision](z)
+
+    @property
+    def rows(self) -> int:
+        """How many numbers it makes of each input: its first weights are a matrix W of x W, and act on
+        x alone.
+
+        So it can be simulated in the row space of its inputs (:mod:`skajax.reduction`).
+        """
+        return self.width
+
     def running(self) -> "Dense":
         """The layer without its initial values: layers that compute the same are the same."""
-        return Dense(self.width, precision=self.precision)
+        return dataclasses.replace(self, scale=0.01, bias=0.0)
+
+
+_DECISIONS: dict[str, Callable[[Knowledge], Knowledge]] = {
+    "sigmoid": sigmoid,
+    "identity": lambda z: z,
+    "tanh": jnp.tanh,
+    "relu": jax.nn.relu,
+}
 
 
 def _is_real(value: object) -> bool:
-    return isinstance(value, float | int) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, float) and math.isfinite(value)

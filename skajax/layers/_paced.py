@@ -1,57 +1,63 @@
-"""A layer that learns at a rate of its own, dW/dt = -r ∇H."""
+"""A layer that learns at a rate of its own."""
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 
-from skajax._checks import require
+from skajax._checks import as_number, require
 from skajax._types import Inputs, Key, Knowledge
-from skajax.layers._dense import Dense, DenseWeights
+from skajax.layers._layer import Layer, decide, inputs_of, running
 
 
 @dataclasses.dataclass(frozen=True)
 class Paced:
-    """A dense layer in a time of its own: with W = √r V and b = √r c, dW/dt = -r ∇_W H (eq. 2).
+    """Any layer in a time of its own: dW/dt = -r ∇_W E (eq. 2, with a rate r).
 
-    Its weights are V and c, and its knowledge is z = √r (x V + c). They follow dV/dt = -∇_V H as
-    any weights do, and ∇_V H = √r ∇_W H: so it runs under every method, and z does exactly what that
-    of a dense layer does whose learning rate is r times the others'. ``weight_norm`` is ‖V‖ = ‖W‖ / √r.
+    ``layer`` is what learns, and ``rate`` its r > 0: weights, knowledge and decisions are the layer's own.
+    A method's step of dt is one of r dt for this layer.
     """
 
-    layer: Dense
+    layer: Layer
     rate: float = 1.0
 
     def __post_init__(self) -> None:
         require(
-            isinstance(self.layer, Dense), "layer", "be a dense layer", f"it was {self.layer!r}"
+            isinstance(self.layer, Layer),
+            "layer",
+            "be a layer (with init and knowledge)",
+            f"it was {self.layer!r}",
         )
+        object.__setattr__(self, "rate", as_number(self.rate))
         require(
-            isinstance(self.rate, float | int)
-            and not isinstance(self.rate, bool)
-            and 0 < self.rate < math.inf,
+            isinstance(self.rate, float) and 0 < self.rate < math.inf,
             "rate",
             "be a positive, finite number",
             f"it was {self.rate!r}",
         )
 
     @property
-    def width(self) -> int:
-        """Its neurons."""
-        return self.layer.width
+    def rows(self) -> int | None:
+        """The layer's, if it can be simulated in the row space of its inputs."""
+        return getattr(self.layer, "rows", None)
 
-    def init(self, key: Key, x: Inputs | jax.ShapeDtypeStruct) -> DenseWeights:
-        """V and c such that W and b are what the dense layer begins with."""
-        return self.paced(self.layer.init(key, x))
+    def init(self, key: Key, x: Inputs | jax.ShapeDtypeStruct) -> Any:
+        """The layer's."""
+        return self.layer.init(key, x)
 
-    def knowledge(self, weights: DenseWeights, x: Inputs) -> Knowledge:
-        """Knowledge z = √r (x V + c), of shape (samples, outputs)."""
-        return math.sqrt(self.rate) * self.layer.knowledge(weights, x)
+    def inputs(self, weights: Any, below: Any) -> Any:
+        """The layer's."""
+        return inputs_of(self.layer, weights, below)
 
-    def paced(self, weights: DenseWeights) -> DenseWeights:
-        """V and c from W and b."""
-        return jax.tree.map(lambda w: w / math.sqrt(self.rate), weights)
+    def knowledge(self, weights: Any, x: Any) -> Knowledge:
+        """The layer's."""
+        return self.layer.knowledge(weights, x)
 
-    def plain(self, weights: DenseWeights) -> DenseWeights:
-        """W and b from V and c."""
-        return jax.tree.map(lambda v: v * math.sqrt(self.rate), weights)
+    def decide(self, z: Knowledge) -> Knowledge:
+        """The layer's."""
+        return decide(self.layer, z)
+
+    def running(self) -> "Paced":
+        """The same of a layer without what only ``init`` reads."""
+        return Paced(running(self.layer), self.rate)

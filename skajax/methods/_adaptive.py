@@ -1,7 +1,5 @@
 """The flow by Diffrax's solvers: what is asked of them, and what it comes to."""
 
-import math
-import sys
 from typing import Any, ClassVar
 
 import diffrax
@@ -11,12 +9,21 @@ import jax.numpy as jnp
 import lineax
 import numpy as np
 
-from skajax._checks import as_array, is_traced, is_whole, require, require_positive
+from skajax._checks import as_array, as_number, is_traced, is_whole, require, require_positive
 from skajax._memory import available_bytes, host_bytes, in_words, tree_bytes
-from skajax._numbers import as_arrays, as_float
+from skajax._messages import tell_once
+from skajax._numbers import as_arrays
 from skajax._types import SaveTimes, Scalar, ScalarLike, TimeSeries, Weights
 from skajax.methods._counting import Count
-from skajax.methods._integrate import CHUNK, Integration, Integrator, step_curve, stepping
+from skajax.methods._fixed import Look, look_of
+from skajax.methods._integrate import (
+    CHUNK,
+    Integration,
+    Integrator,
+    step_curve,
+    stepping,
+    watch_from,
+)
 from skajax.methods._method import (
     COMPLETED,
     DIVERGED,
@@ -25,30 +32,30 @@ from skajax.methods._method import (
     STEP_TOO_SMALL,
     STOPPED,
     WATCHED,
+    AbstractMethod,
     Evolution,
-    Method,
     Outcome,
     Path,
-    Problem,
     Request,
     Resume,
     Stats,
+    blanked,
     end_state,
+    finite_flow,
     finite_layers,
-    is_finite,
 )
 from skajax.methods._ode import pi_controller
 from skajax.methods._solvers import check_solver
 from skajax.methods._stopping import stopping
-from skajax.network import expected_weights
-from skajax.observables import Observables
+from skajax.observables import Observable, Observables, needs_start, observe
 from skajax.stop import check_ahead, replay, same_rule
+from skajax.system import Instant, System, growth_bound
 
 SAVES = 101
 """Instants recorded, evenly spaced with both ends, where the caller names none."""
 
 
-class Adaptive(Method):
+class Adaptive(AbstractMethod):
     """The flow dW/dt = -∇H, integrated by any Diffrax solver with adaptive steps (eq. 2, 32).
 
     Each step's local error is kept below atol + rtol |W|, in the root mean square over all weights;
@@ -84,12 +91,12 @@ class Adaptive(Method):
         adjoint: diffrax.AbstractAdjoint | None = None,
     ) -> None:
         """See the class; every argument is checked here."""
-        self.solver = diffrax.Tsit5() if solver is None else solver
+        self.solver = diffrax.Tsit5() if solver is None else _owned("solver", solver)
         if controller is None:
             rtol, atol = 1e-4 if rtol is None else rtol, 1e-6 if atol is None else atol
-            require_positive("rtol", rtol, "a relative tolerance")
-            require_positive("atol", atol, "an absolute tolerance")
-            controller = pi_controller(as_float(rtol), as_float(atol))
+            rtol = require_positive("rtol", rtol, "a relative tolerance")
+            atol = require_positive("atol", atol, "an absolute tolerance")
+            controller = pi_controller(rtol, atol)
         else:
             require(
                 rtol is None and atol is None,
@@ -98,20 +105,22 @@ class Adaptive(Method):
                 f"they were rtol={rtol!r} and atol={atol!r}",
             )
         check_solver(self.solver, controller)
-        self.controller = controller
+        self.controller = controller = _owned("controller", controller)
         tolerances = [getattr(controller, name, 1.0) for name in ("rtol", "atol")]
         if not is_traced(tolerances):
             require(
-                bool(min(tolerances) >= 0 and max(tolerances) > 0),
+                all(isinstance(number, float) for number in tolerances)
+                and min(tolerances) >= 0
+                and max(tolerances) > 0,
                 "controller",
                 "have tolerances that are not negative, and not both 0",
                 f"they were rtol={tolerances[0]!r} and atol={tolerances[1]!r}",
             )
         if dt0 is not None:
-            require_positive("dt0", dt0, "a first step size")
+            dt0 = require_positive("dt0", dt0, "a first step size")
         elif isinstance(controller, diffrax.ConstantStepSize):
             require(False, "dt0", "be given with constant steps", "it was None")
-        self.dt0 = as_float(dt0)
+        self.dt0 = dt0
         require(
             is_whole(max_steps),
             "max_steps",
@@ -142,12 +151,12 @@ class Adaptive(Method):
         require_positive("t1", t1, "an end time")
         return end_time(t1, dtype)
 
-    def evolve(self, problem: Problem, weights: Weights, request: Request) -> Evolution:
+    def evolve(self, system: System, weights: Weights, request: Request) -> Evolution:
         """Integrate to t1, observing at the save times."""
-        t1 = self.check(request, problem.x.dtype)
-        method = as_arrays(self, problem.x.dtype)
+        t1 = self.check(request, system.dtype)
+        method = as_arrays(self, system.dtype)
         self._check_memory(weights)
-        if is_traced(method, problem, weights, t1, request.save_at):
+        if is_traced(method, system, weights, t1, request.save_at):
             for name, value, unset in (
                 ("checkpoint", request.checkpoint, None),
                 ("dense", request.dense, False),
@@ -156,16 +165,10 @@ class Adaptive(Method):
                     value == unset, name, f"be {unset} with Adaptive inside jit", f"it was {value}"
                 )
             ts = save_times(request.save_at, t1)
-            if request.until is None:
-                return solve(method, problem, weights, t1, ts)
-            rule = as_arrays(request.until, problem.x.dtype)
-            integrator = Integrator(
-                problem, method.solver, method.controller, self.max_steps, rule=rule
-            )
-            dt0 = method.first_step(problem, t1)
-            return stopping(integrator, weights, t1, ts, dt0, request.until.names())
+            look = look_of(request, system)
+            return integrate_inside(method, system, weights, t1, ts, look)
         self._check_dense(request.dense, weights)
-        return self._integrate(problem, weights, request, t1, None)
+        return self._integrate(system, weights, request, t1, None)
 
     def proceed(self, run: Evolution, request: Request) -> Evolution:
         """Integrate on, with the steps of a run that had never stopped."""
@@ -178,44 +181,39 @@ class Adaptive(Method):
             first = float(save_times(request.save_at, t1)[0])
             beyond = f"lie beyond the run's end, {end:.8g}"
             require(first > end, "save_at", beyond, f"it began with {first:.8g}")
-        return self._integrate(run.resume.problem, None, request, t1, run)
+        return self._integrate(run.resume.system, None, request, t1, run)
 
-    def first_step(self, problem: Problem, t1: Scalar) -> Scalar | None:
+    def first_step(self, system: System, t1: Scalar) -> Scalar | None:
         """``dt0``; unless given, the linear regime's time, shortened for the tolerance."""
         if isinstance(self.controller, diffrax.StepTo):
             return None  # it has the first step, as all others
         if self.dt0 is not None:
             return jnp.asarray(self.dt0, t1.dtype)
-        network, x = problem.network, problem.x
-        weights = expected_weights(network, x.shape, x.dtype)
-        Z, _ = jax.eval_shape(network.forward, weights, jax.ShapeDtypeStruct(x.shape, x.dtype))
-        hidden = max((z.shape[1] / 4 for z in Z[:-1]), default=0.0)
-        inputs = jnp.mean(jnp.sum(jnp.square(problem.x), axis=1))
-        rate = (jnp.maximum(inputs, hidden) + 1) / (4 * math.log(2))
+        rate = growth_bound(system)
         order = self.solver.order(diffrax.ODETerm(lambda t, y, args: y)) or 1
         rtol = jnp.asarray(getattr(self.controller, "rtol", 1e-4), t1.dtype)
         return 8 * rtol ** (1 / order) / rate
 
-    def curve(self, problem: Problem, t: Scalar, t_next: Scalar, weights: Weights) -> Any:
+    def curve(self, system: System, t: Scalar, t_next: Scalar, weights: Weights) -> Any:
         """The interpolant of a step that a run has made from these weights."""
-        method = as_arrays(self, problem.x.dtype)
-        integrator = Integrator(problem, method.solver, method.controller, self.max_steps)
+        method = as_arrays(self, system.dtype)
+        blind = Look((), (), None)
+        integrator = Integrator(system, method.solver, method.controller, self.max_steps, blind)
         return step_curve(integrator, t, t_next, weights)
 
     def _integrate(
         self,
-        problem: Problem,
+        system: System,
         weights: Weights | None,
         request: Request,
         t1: Scalar,
         run: Evolution | None,
     ) -> Evolution:
-        method = as_arrays(self, problem.x.dtype)
+        method = as_arrays(self, system.dtype)
         saves = "steps" if _is(request.save_at, "steps") else "times"
-        rule = as_arrays(request.until, problem.x.dtype)
         integrator = Integrator(
-            problem, method.solver, method.controller, self.max_steps,
-            rule=rule, saves=saves, dense=request.dense,
+            system, method.solver, method.controller, self.max_steps, look_of(request, system),
+            saves=saves, dense=request.dense,
         )  # fmt: skip
         end: Any = np.asarray(t1)[()]
         ts = np.asarray(t1[None] if saves == "steps" else save_times(request.save_at, t1))
@@ -225,19 +223,22 @@ class Adaptive(Method):
             assert run.resume is not None
             before = run.resume
             spacing = before.spacing or spacing
+            watch = None
             if same_rule(request.until, before.rule):
-                memory = before.watch
-            else:
+                watch = before.watch
+            elif request.until is not None:
                 check_ahead(request.until, run.t, run.records)
-                memory, since = replay(rule, run.t, run.records, before.records), float(run.final.t)
+                memory = replay(integrator.rule, run.t, run.records, before.records)
+                since = float(run.final.t)
+                watch = watch_from(integrator, before.carry, memory)
             if saves == "times" and before.saves == "times":
                 # What was recorded in the step that will be made again is recorded again.
                 ts = np.append(np.asarray(run.t)[before.records :], ts)
-            carry = before.carry._replace(memory=memory)
+            carry = before.carry._replace(watch=watch)
         saved = request.checkpoint is not None
         identity = _identity(integrator, weights, carry, request, ts) if saved else None
         integration = Integration(
-            integrator, weights, dt0=_first_step(method, problem, weights, t1), t1=end, ts=ts, name=self.name,
+            integrator, weights, dt0=_first_step(method, system, weights, t1), t1=end, ts=ts, name=self.name,
             checkpoint=request.checkpoint, identity=identity,
             carry=carry, since=since,
         )  # fmt: skip
@@ -248,11 +249,10 @@ class Adaptive(Method):
             last = evolution.t[-1] if len(evolution.t) else jnp.zeros_like(t1)
             if last < evolution.final.t:
                 outcome = eqx.tree_at(lambda o: o.t, evolution.outcome, last)
-                final = end_state(problem, weights, last)
+                final = end_state(system, weights, last)
                 if last > 0:
-                    final = self._integrate(
-                        problem, weights, Request(last, save_at="end"), last, None
-                    )[2]
+                    again = Request(last, save_at="end", observe=())
+                    final = self._integrate(system, weights, again, last, None).final
                 evolution = evolution._replace(final=final, outcome=outcome)
         return evolution
 
@@ -286,11 +286,7 @@ class Adaptive(Method):
         )
         each, there = tree_bytes(weights), host_bytes()
         least = 2 * CHUNK * each
-        print(
-            f"skajax: dense=True keeps the weights of every accepted step, {in_words(each)} each"
-            + (f"; there are {in_words(there)}" if there else ""),
-            file=sys.stderr,
-        )
+        tell_once(f"skajax: dense=True keeps the weights of every step, {in_words(each)} each")
         require(
             there is None or least <= there,
             "dense",
@@ -299,12 +295,25 @@ class Adaptive(Method):
         )
 
 
+def _owned(argument: str, tree: Any) -> Any:
+    """A solver or controller with numbers of Python's, and arrays that the caller cannot write to."""
+
+    def convert(leaf: Any) -> Any:
+        if isinstance(leaf, diffrax.PIDController):
+            return jax.tree.map(as_number, leaf)
+        if isinstance(leaf, np.ndarray) and leaf.ndim:
+            return as_array(argument, leaf)
+        return leaf if isinstance(leaf, int) else as_number(leaf)  # a count, or a switch
+
+    return jax.tree.map(convert, tree, is_leaf=lambda leaf: isinstance(leaf, diffrax.PIDController))
+
+
 @eqx.filter_jit
 def _first_step(
-    method: Adaptive, problem: Problem, weights: Weights | None, t1: Scalar
+    method: Adaptive, system: System, weights: Weights | None, t1: Scalar
 ) -> Scalar | None:
     # What goes on has its next step already.
-    return None if weights is None else method.first_step(problem, t1)
+    return None if weights is None else method.first_step(system, t1)
 
 
 def _identity(
@@ -326,9 +335,7 @@ def _spacing(ts: np.ndarray) -> float:
 
 def end_time(t1: ScalarLike | None, dtype: Any) -> Scalar:
     """t1 in this precision, if it can hold it."""
-    number: Any = t1
-    numbers: dict[str, Any] = {"t1": number if is_traced(t1) else float(number)}
-    return as_arrays(numbers, dtype)["t1"]
+    return as_arrays({"t1": as_number(t1)}, dtype)["t1"]
 
 
 def _evolution(
@@ -342,13 +349,14 @@ def _evolution(
     run: Evolution | None,
 ) -> Evolution:
     """What an integration comes to, behind the run that it went on from."""
-    carry, problem = integration.carry, integration.integrator.problem
+    carry, system = integration.carry, integration.integrator.system
     pieces, status, layer = integration.pieces, integration.status, integration.layer
     t, records, tried = pieces.t, pieces.records, pieces.tried
     steps, kept, tried_before = pieces.steps, pieces.weights, tried[:1]
     # In NumPy, for which another number of records is nothing to compile.
-    finite: Any = np.isfinite([np.asarray(getattr(records, name)) for name in WATCHED]).all(axis=0)
-    if not finite.all():
+    watched = [np.asarray(records[name]) for name in WATCHED if name in records]
+    finite: Any = np.isfinite(watched).all(axis=0)
+    if watched and not finite.all():
         good = int(np.argmin(finite.all(axis=1)))
         status, layer = DIVERGED, int(np.argmin(finite[good])) + 1
         t, records = jax.tree.map(lambda a: a[:good], (t, records))
@@ -372,7 +380,7 @@ def _evolution(
     return Evolution(
         t,
         records,
-        end_state(problem, carry.weights, carry.t),
+        end_state(system, carry.weights, carry.t),
         Stats(integration.evaluations, carry.tried, carry.tried - carry.accepted),
         Outcome(
             jnp.asarray(status), carry.t, carry.tried,
@@ -382,9 +390,9 @@ def _evolution(
         ),
         Path(steps, rejected, kept),
         Resume(
-            method, problem, None if failed else resume._replace(memory=None),
+            method, system, None if failed else resume._replace(watch=None),
             records=recorded, accepted=accepted, saves=saves, spacing=spacing,
-            rule=request.until, watch=resume.memory,
+            rule=request.until, watch=resume.watch,
         ),
     )  # fmt: skip
 
@@ -429,16 +437,31 @@ def _excerpt(times: np.ndarray) -> str:
     return np.array2string(times, threshold=6, edgeitems=3)
 
 
+def integrate_inside(
+    method: Adaptive, system: System, weights: Weights, t1: Scalar, ts: TimeSeries, look: Look
+) -> Evolution:
+    """The whole run as one program, for where values are not known."""
+    if look.rule is None:
+        return solve(method, system, weights, t1, ts, look.observe)
+    integrator = Integrator(system, method.solver, method.controller, method.max_steps, look)
+    return stopping(integrator, weights, t1, ts, method.first_step(system, t1), look.names)
+
+
 @eqx.filter_jit
 def solve(
-    method: Adaptive, problem: Problem, weights: Weights, t1: Scalar, ts: TimeSeries
+    method: Adaptive,
+    system: System,
+    weights: Weights,
+    t1: Scalar,
+    ts: TimeSeries,
+    observables: tuple[Observable, ...],
 ) -> Evolution:
     """One call of Diffrax's, for where values are not known: inside jit, vmap and grad."""
-    origin = problem.origin(weights)
-    solver, controller = stepping(problem, method.solver, method.controller)
+    before = system.trace(0 * t1, weights).Z if needs_start(observables) else None
+    solver, controller = stepping(system, method.solver, method.controller)
 
-    def record(t: Any, weights: Weights, problem: Problem) -> Observables:
-        return problem.observe(weights, origin)
+    def record(t: Any, weights: Weights, system: System) -> Observables:
+        return observe(observables, Instant(system, t, weights, before=before))
 
     # The adjoint that solves backwards saves nothing but weights; what is observed comes after it.
     after = isinstance(method.adjoint, diffrax.BacksolveAdjoint)
@@ -448,13 +471,13 @@ def solve(
         subs = [diffrax.SubSaveAt(ts=ts, fn=record), diffrax.SubSaveAt(t1=True)]
         saveat = diffrax.SaveAt(subs=subs, controller_state=True)
     solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(lambda t, weights, problem: problem.flow(weights)),
+        diffrax.ODETerm(lambda t, weights, system: system.flow(t, weights)),
         solver,
         t0=jnp.zeros_like(t1),
         t1=t1,
-        dt0=jax.lax.stop_gradient(method.first_step(problem, t1)),
+        dt0=jax.lax.stop_gradient(method.first_step(system, t1)),
         y0=weights,
-        args=problem,
+        args=system,
         saveat=saveat,
         stepsize_controller=controller,
         adjoint=method.adjoint,
@@ -465,20 +488,18 @@ def solve(
     if after:
         t, t_end = solution.ts[:-1], solution.ts[-1]
         rows, end = (jax.tree.map(lambda w, r=r: w[r], solution.ys) for r in (slice(-1), -1))
-        records = jax.lax.map(lambda w: problem.observe(w, origin), rows)
+        records = jax.lax.map(lambda row: record(row[0], row[1], system), (t, rows))
     else:
         (t, (t_end,)), (records, end) = solution.ts, solution.ys
         end = jax.tree.map(lambda w: w[0], end)
     saved = jnp.isfinite(t)  # what a solve that ended early has not saved, Diffrax sets to inf
-    layers = finite_layers(records)
+    layers = finite_layers(records, jnp.zeros((len(ts), len(system.network.rows)), t.dtype))
     good = jnp.cumprod(saved & layers.all(axis=-1)).astype(bool)
-    t, records = jax.tree.map(
-        lambda a: jnp.where(good.reshape(-1, *[1] * (a.ndim - 1)), a, jnp.nan), (t, records)
-    )
-    final = problem.state(end, t_end)
+    t, records = blanked(good, t, records)
+    final = system.state(t_end, end)
 
     finite = (layers | ~saved[:, None]).all(axis=0)
-    finite &= jnp.stack([is_finite(rate) for rate in problem.flow(end)])
+    finite &= finite_flow(system, t_end, end)
     code = jnp.select(
         [
             ~finite.all(),

@@ -4,7 +4,6 @@ import os
 import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from skajax._checks import require
-from skajax._files import read_netcdf, write_netcdf
+from skajax._files import read_netcdf, require_file, write_netcdf
 from skajax._fingerprint import fingerprint, key_data
 from skajax._version import versions
 
@@ -36,35 +35,28 @@ class Checkpoint:
             "be a file's path, or None",
             f"it was {path!r}",
         )
-        self.path = None if path is None else Path(path)
+        self.path = None if path is None else require_file("checkpoint", path)
+        self.given = "" if path is None else os.fspath(path)
         self.written = time.monotonic()
         if self.path is not None:
-            folder = self.path.absolute().parent
-            writable = folder.is_dir() and os.access(folder, os.W_OK) and not self.path.is_dir()
-            require(
-                writable,
-                "checkpoint",
-                "be a file in a folder that exists and can be written to",
-                f"it was {os.fspath(self.path)!r}",
-            )
             self.fingerprint = fingerprint(*identity)
 
     def read(self, carried: Any, part: Callable[[], Any]) -> tuple[Any, Any] | None:
         """What was carried and recorded, as ``carried`` and ``part()`` have it; None if nothing yet."""
         if self.path is None or not self.path.exists():
             return None
-        data = read_netcdf(self.path, "checkpoint", _FORMAT)
+        data = read_netcdf(self.given, "checkpoint", _FORMAT)
         require(
             data.attrs.get("fingerprint") == self.fingerprint,
             "checkpoint",
             "be that of this very run (method, network, weights, x, save_at, until, precision)",
-            f"{os.fspath(self.path)!r} is of another; remove it, or name another file",
+            f"{self.given!r} is of another; remove it, or name another file",
         )
         require(
             data.attrs.get("digest") == _digest(data),
             "checkpoint",
             "hold what was written",
-            f"{os.fspath(self.path)!r} is damaged; remove it, or name another file",
+            f"{self.given!r} is damaged; remove it, or name another file",
         )
         leaves, shape = jax.tree.flatten(carried)
         values = [_restore(data[f"carried_{n}"].values, leaf) for n, leaf in enumerate(leaves)]
@@ -89,10 +81,10 @@ class Checkpoint:
         data = xr.Dataset(variables, attrs=attrs)
         data.attrs["digest"] = _digest(data)
         try:
-            write_netcdf(data, self.path)
+            write_netcdf(data, self.given)
         except OSError as error:
             # The run is worth more than its safety copy.
-            warnings.warn(f"checkpoint {os.fspath(self.path)!r} not written: {error}", stacklevel=2)
+            warnings.warn(f"checkpoint {self.given!r} not written: {error}", stacklevel=2)
         self.written = time.monotonic()
 
 

@@ -1,6 +1,7 @@
 """Any Optax optimiser, read as a time integrator whose steps are its learning rates."""
 
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -8,22 +9,12 @@ import jax.numpy as jnp
 import optax
 
 from skajax._checks import require
-from skajax._types import Array, Inputs, Int, Scalar, ScalarLike, Weights
-from skajax.flow import flow
-from skajax.methods._fixed import FixedStep, Record, checked_steps
-from skajax.network import Network
-from skajax.observables import Net, net_potential, observe_along
+from skajax._types import Array, Scalar, ScalarLike, Weights
+from skajax.methods._fixed import Method, Now, Step, checked_steps
+from skajax.system import System
 
 
-class _Carry(NamedTuple):
-    k: Int[Array, ""]
-    t: Scalar
-    weights: Weights
-    origin: Net
-    optimiser: Any
-
-
-class Descent(FixedStep):
+class Descent(Method):
     """Descent on each layer's own entropy by an Optax optimiser: W_{k+1} = W_k + u_k.
 
     Time is the sum of the learning rates, t_k = η_0 + ... + η_{k-1}: a schedule is a non-uniform
@@ -31,8 +22,21 @@ class Descent(FixedStep):
     ``learning_rate`` if it was made by ``optax.inject_hyperparams``; otherwise it is measured, as
     the optimiser's first response to a unit gradient with its schedules set to step k. That is
     the learning rate itself for SGD, with momentum too, Adam, AdamW, Lion. Where it is not (Nesterov
-    momentum, NAdam, AdaBelief, RMSProp, Adagrad, MultiSteps, noise, clipping below 1), make the
+    momentum, NAdam, AdaBelief, RMSProp, Adagrad, MultiSteps, Momo, noise, clipping below 1), make the
     optimiser by ``optax.inject_hyperparams``.
+
+    Where weights have different learning rates (``optax.multi_transform``, ``optax.masked``), η_k is the
+    largest, or the largest of those injected: time is that of the weights that learn fastest, and the
+    others move at dW/dt = -r ∇H with r = their rate / η_k, as :class:`skajax.Paced` layers do. The
+    measurement keeps the weights' structure and ranks, but not their sizes: labels must not depend on these.
+
+    Optimisers that ask for them are given ``value``, ``grad`` and ``value_fn``. The value is the energy
+    whose gradient is minus the flow: the sum over layers of the layer's entropy, averaged over the
+    samples, as a function of all weights with each layer's *input held fixed* at what it is at step k. A
+    line search's step multiplies η_k; with ``optax.polyak_sgd``, η_k is Polyak's step, for f_min = 0. Across
+    steps the inputs have moved, so that an optimiser's memory (L-BFGS's curvature, the best value so far)
+    is of slightly different functions. ``stats.evaluations`` counts one a step, not those of a line
+    search, through which there is no derivative in reverse.
 
     Records ``steps`` + 1 instants, the end included. Rates (entropy_rate, flow_norm, ...) are those
     of the motion that the optimiser makes, Ẇ = u_k / η_k, or of the flow where η_k is 0. So is the
@@ -40,14 +44,6 @@ class Descent(FixedStep):
     """
 
     optimiser: optax.GradientTransformation = eqx.field(static=True)
-
-    records_end: ClassVar[bool] = True
-    rotates: ClassVar[bool] = False
-
-    @property
-    def name(self) -> str:
-        """Descent."""
-        return "Descent"
 
     def __check_init__(self) -> None:
         """Refuse what is no optimiser."""
@@ -63,55 +59,127 @@ class Descent(FixedStep):
         require(t1 is None, "t1", "be left out with Descent", "its learning rates make up the time")
         return checked_steps(steps)
 
-    def start(self, network: Network, weights: Weights, x: Inputs) -> _Carry:
-        """Weights at t = 0, and the optimiser's fresh state."""
-        origin = net_potential(*network.forward(weights, x))
-        with jax.numpy_dtype_promotion("standard"):
-            state = self.optimiser.init(weights)
-        return _Carry(jnp.asarray(0), jnp.zeros((), x.dtype), weights, origin, state)
+    def init(self, system: System, weights: Weights) -> Any:
+        """The optimiser's fresh state."""
+        return self._fresh(weights)
 
-    def step(self, network: Network, carry: _Carry, x: Inputs) -> tuple[_Carry, Record]:
-        """W ← W + u, where u is the optimiser's answer to the entropy's gradient."""
-        rates = flow(network, carry.weights, x)
+    def step(self, system: System, now: Now) -> Step:
+        """W ← W + u, where u is the optimiser's answer to the energy's gradient."""
+        rates = system.flow(now.t, now.weights)
+        energy = system.potential(now.t, now.weights)
+        value, gradient = energy(now.weights), jax.tree.map(jnp.negative, rates)
+        update, state = self._answer(gradient, now.memory, now.weights, value, energy)
         # Optax mixes integer step counts with floats, which strict promotion would refuse.
         weights: Any
         with jax.numpy_dtype_promotion("standard"):
-            gradient = jax.tree.map(jnp.negative, rates)
-            update, state = self.optimiser.update(gradient, carry.optimiser, carry.weights)
-            weights = optax.apply_updates(carry.weights, update)
-            eta = self._learning_rate(carry.k, state, x.dtype)
+            weights = optax.apply_updates(now.weights, update)
+            eta = self._learning_rate(now, state, value, gradient)
         moves = eta != 0
         velocity = jax.tree.map(
             lambda u, v: jnp.where(moves, u / jnp.where(moves, eta, 1), v), update, rates
         )
-        seen = observe_along(network, carry.weights, velocity, x, carry.origin, flow=rates)
-        record = Record(carry.t, seen)
-        return _Carry(carry.k + 1, carry.t + eta, weights, carry.origin, state), record
+        return Step(weights, velocity, rates, memory=state, t=now.t + eta)
 
-    def _learning_rate(self, k: Int[Array, ""], state: Any, dtype: jnp.dtype) -> Scalar:
+    def _fresh(self, weights: Any) -> Any:
+        """The optimiser's first state."""
+        try:
+            with jax.numpy_dtype_promotion("standard"):
+                return self.optimiser.init(weights)
+        except (TypeError, ValueError) as error:
+            raise _unfit(error) from error
+
+    def _answer(
+        self, gradient: Any, state: Any, weights: Any, value: Scalar, value_fn: Callable[..., Any]
+    ) -> tuple[Any, Any]:
+        """Its update, and its next state, by whatever of the arguments it asks for."""
+        given = {"value": value, "grad": gradient, "value_fn": value_fn}
+        answer = optax.with_extra_args_support(self.optimiser).update
+        try:
+            with jax.numpy_dtype_promotion("standard"):
+                return answer(gradient, state, weights, **given)
+        except (TypeError, ValueError) as error:
+            raise _unfit(error) from error
+
+    def _learning_rate(self, now: Now, state: Any, value: Scalar, gradient: Any) -> Scalar:
         """η_k, where ``state`` is the optimiser's after step k: it holds what the step used."""
+        dtype = now.t.dtype
+        searched = _searched(state, dtype)
         injected = [
-            node.hyperparams["learning_rate"]
-            for node in jax.tree.leaves(state, is_leaf=_is_injected)
-            if _is_injected(node) and "learning_rate" in node.hyperparams
+            jnp.asarray(node.hyperparams["learning_rate"], dtype)
+            for node in _nodes(state, _INJECTED)
+            if "learning_rate" in node.hyperparams
         ]
         if injected:
-            return jnp.asarray(injected[0], dtype)
-        probe = jnp.zeros((1, 1), dtype)  # of rank 2, which factored optimisers ask for
-        fresh = jax.tree.map(
-            lambda node: (
-                node._replace(count=k.astype(node.count.dtype)) if _is_schedule(node) else node
-            ),
-            self.optimiser.init(probe),
-            is_leaf=_is_schedule,
+            return jnp.stack(injected).max() * searched
+        # Polyak's step is the value over the squared gradient, which of a unit gradient is 1.
+        square = sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(gradient))
+        value = value / jnp.where(square > 0, square, 1)
+
+        # Weights of the same structure and ranks, each of one number: measuring costs next to nothing.
+        origin = jax.tree.map(lambda w: jnp.zeros((1,) * max(w.ndim, 1), w.dtype), now.weights)
+        leaves, structure = jax.tree.flatten(origin)
+        fresh = self._fresh(origin)
+        require(
+            jax.tree.structure(fresh) == jax.tree.structure(state),
+            "optimiser",
+            "label or mask weights by their structure or rank",
+            "it did so by their sizes, from which no learning rate can be told",
         )
-        response, _ = self.optimiser.update(jnp.ones_like(probe), fresh, probe)
-        return -jnp.asarray(response)[0, 0]
+        fresh = jax.tree.map(
+            _set, fresh, now.memory, state, is_leaf=lambda node: isinstance(node, _SET)
+        )
+
+        def respond(unit: Array) -> tuple[Array, Scalar]:
+            """What each weight answers to this gradient; and the line searches' steps in that."""
+            ones = structure.unflatten(
+                [u.reshape(w.shape).astype(w.dtype) for u, w in zip(unit, leaves, strict=True)]
+            )
+
+            def bowl(weights: Any) -> Scalar:
+                """A function of that gradient at 0, in which a line search finds a step at once."""
+                pairs = zip(jax.tree.leaves(ones), jax.tree.leaves(weights), strict=True)
+                return value + sum(jnp.sum(u * w + w * w / 2) for u, w in pairs)
+
+            answer, after = self._answer(ones, fresh, origin, value, bowl)
+            answers = [jnp.sum(leaf).astype(dtype) for leaf in jax.tree.leaves(answer)]
+            return jnp.stack(answers), _searched(after, dtype)
+
+        # One weight at a time: a gradient of norm 1, that norms of all gradients leave as it is.
+        answers, steps = jax.vmap(respond)(jnp.eye(len(leaves), dtype=dtype))
+        own = -jnp.diagonal(answers)
+        found = steps > 0
+        return jnp.max(jnp.where(found, own / jnp.where(found, steps, 1), 0)) * searched
 
 
-def _is_injected(node: object) -> bool:
-    return isinstance(node, optax.InjectHyperparamsState | optax.InjectStatefulHyperparamsState)
+def _unfit(error: Exception) -> ValueError:
+    return ValueError(
+        "Argument optimiser must fit the weights, and need nothing but their gradient, value=, grad="
+        f" and value_fn=, but it raised {type(error).__name__}: {error}."
+    )
 
 
-def _is_schedule(node: object) -> bool:
-    return isinstance(node, optax.ScaleByScheduleState)
+_INJECTED = (optax.InjectHyperparamsState, optax.InjectStatefulHyperparamsState)
+_SEARCH = (optax.ScaleByBacktrackingLinesearchState, optax.ScaleByZoomLinesearchState)
+_SET = (optax.ScaleByScheduleState, optax.contrib.ReduceLROnPlateauState)
+
+
+def _nodes(state: Any, kinds: tuple[type, ...]) -> Iterable[Any]:
+    """Parts of an optimiser's state that are of these kinds."""
+    nodes = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, kinds))
+    return [node for node in nodes if isinstance(node, kinds)]
+
+
+def _searched(state: Any, dtype: jnp.dtype) -> Scalar:
+    """By how much line searches have multiplied the update."""
+    steps = [jnp.asarray(node.learning_rate, dtype) for node in _nodes(state, _SEARCH)]
+    return jnp.prod(jnp.stack(steps)) if steps else jnp.ones((), dtype)
+
+
+def _set(fresh: Any, before: Any, after: Any) -> Any:
+    """A fresh state's schedules as they were before a step, and its plateaus as they are after it."""
+    if isinstance(fresh, optax.ScaleByScheduleState):
+        return fresh._replace(count=before.count)
+    if isinstance(fresh, optax.contrib.ReduceLROnPlateauState):
+        # It changes its scale when its count comes to a positive number, which here it does not.
+        return fresh._replace(scale=after.scale, count=fresh.count - 2)
+    return fresh

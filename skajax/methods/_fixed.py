@@ -16,31 +16,41 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from tqdm.auto import tqdm
 
 from skajax._checks import is_traced, is_whole, require, require_positive
 from skajax._numbers import as_arrays
-from skajax._types import Array, Bool, Count, Inputs, Int, Scalar, ScalarLike, Weights
+from skajax._progress import COMPILING, Progress
+from skajax._types import (
+    Array,
+    Bool,
+    Count,
+    Float,
+    Int,
+    PerLayer,
+    Scalar,
+    ScalarLike,
+    Tensors,
+    Weights,
+)
 from skajax.methods._checkpoint import Checkpoint
 from skajax.methods._method import (
     COMPLETED,
     DIVERGED,
     STOPPED,
+    AbstractMethod,
     Evolution,
-    Method,
     Outcome,
-    Problem,
     Request,
     Resume,
     Stats,
+    blanked,
     end_state,
     finite_layers,
     first_failure,
-    square,
 )
-from skajax.network import Network
-from skajax.observables import Observables
-from skajax.stop import Instant, Rule, Verdict, check_ahead, replay, same_rule
+from skajax.observables import Observable, Observables, needs_start, observe
+from skajax.stop import Rule, Seen, Verdict, check_ahead, replay, same_rule
+from skajax.system import Changes, Instant, System, square
 
 CHUNK = 128
 """Steps of one compiled chunk: many against the cost of a call, few against a user's patience."""
@@ -51,25 +61,84 @@ class Record(NamedTuple):
 
     t: Scalar
     observables: Observables
+    squares: PerLayer
+    """Of each layer, the sum of its squared weights."""
+
+    @property
+    def finite(self) -> Bool[Array, "*times layers"]:
+        """Which layers were finite."""
+        return finite_layers(self.observables, self.squares)
 
 
-class FixedStep(Method):
-    """A method made of steps, each of which needs only what the one before it carried over."""
+class Now(NamedTuple):
+    """Where a run stands, before its next step."""
 
-    records_end: ClassVar[bool]
-    """Whether the state after the last step is recorded too; it is looked at in any case."""
+    k: Int[Array, ""]
+    """How many steps have been made."""
+    t: Scalar
+    weights: Weights
+    """In the coordinates that are simulated: the row space's, if there is one."""
+    before: Tensors | None
+    """The knowledge at the run's start, if an observable compares with it."""
+    memory: Any
+    """What the method carries from step to step."""
 
-    @abc.abstractmethod
+
+class Step(NamedTuple):
+    """What a method's step comes to."""
+
+    weights: Weights
+    """After the step."""
+    velocity: Weights | None = None
+    """Ẇ at the step's start, by which its rates are observed; None: the flow's."""
+    flow: Weights | None = None
+    """The flow at the step's start, where its velocity is another: then it is not computed twice."""
+    memory: Any = ()
+    """For the next step."""
+    t: Scalar | None = None
+    """The time after the step; None: (k + 1) dt."""
+    changes: Changes | None = None
+    """Differences over the last step, of a method that has no rates."""
+
+
+class Method(AbstractMethod):
+    """A method made of steps that are known beforehand, each recorded at its start; write your own.
+
+    A subclass has ``dt`` among its fields, and one function: ``step(system, now)`` makes one step from
+    ``now.weights`` at ``now.t``, and returns a :class:`Step`. ``system.flow(t, weights)`` is dW/dt. It
+    may also have
+
+    - ``init(system, weights)``: the ``memory`` that the first step finds;
+    - ``count_steps(t1, steps)``: how many steps that makes, where it has no dt;
+    - ``rotates = True``: it moves weights alike in any orthonormal coordinates, so that few
+      samples are simulated in their row space;
+    - ``records_end = False``: the state after the last step is not recorded.
+
+    ``simulate`` takes t1, a whole number of steps dt, or ``steps``.
+    """
+
+    records_end: ClassVar[bool] = True
+    rotates: ClassVar[bool] = False
+
+    @property
+    def name(self) -> str:
+        """The class's."""
+        return type(self).__name__
+
     def count_steps(self, t1: ScalarLike | None, steps: int | None) -> int:
-        """How many times ``step`` is taken; raises ValueError where t1 or steps does not fit."""
+        """K = t1 / dt; raises ValueError where t1 or steps does not fit."""
+        return whole_steps(t1, steps, self.dt)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def init(self, system: System, weights: Weights) -> Any:
+        """What the first step finds in ``now.memory``."""
+        return ()
+
+    def accepts(self, system: System) -> None:
+        """Raise ValueError where the system is none for this method."""
 
     @abc.abstractmethod
-    def start(self, network: Network, weights: Weights, x: Inputs) -> Any:
-        """What the first step carries: a pytree with at least ``weights`` and their time ``t``."""
-
-    @abc.abstractmethod
-    def step(self, network: Network, carry: Any, x: Inputs) -> tuple[Any, Record]:
-        """Record the carried instant, and take one step from it."""
+    def step(self, system: System, now: Now) -> Step:
+        """Take one step."""
 
     def check(self, request: Request) -> int:
         """The number of steps; raises ValueError where what is asked for does not fit."""
@@ -80,22 +149,22 @@ class FixedStep(Method):
         require(not request.dense, "dense", f"be False with {name}", "it records every step")
         return self.count_steps(request.t1, request.steps)
 
-    def evolve(self, problem: Problem, weights: Weights, request: Request) -> Evolution:
+    def evolve(self, system: System, weights: Weights, request: Request) -> Evolution:
         """Take every step, and record every step."""
+        self.accepts(system)
         count = self.check(request)
-        method = as_arrays(self, problem.x.dtype)
-        carry = _start(method, problem, weights)
-        if is_traced(method, problem, carry):
+        method = as_arrays(self, system.dtype)
+        look = look_of(request, system)
+        now = _start(method, system, weights, look)
+        if is_traced(method, system, now):
             require(request.checkpoint is None, "checkpoint", "be None inside jit", "it was a path")
-            names = () if request.until is None else request.until.names()
-            rule = as_arrays(request.until, problem.x.dtype)
-            return _scan(method, problem, carry, count, rule, names)
-        return _march(method, problem, carry, count, 0, request)
+            return _scan(method, system, now, count, look)
+        return _march(method, system, now, count, 0, request)
 
     def proceed(self, run: Evolution, request: Request) -> Evolution:
         """Take the steps that are missing, with the numbers that the run was made with."""
         assert run.resume is not None
-        method, problem, taken = self, run.resume.problem, int(run.resume.carry.k)
+        method, system, taken = self, run.resume.system, int(run.resume.carry.k)
         count = method.check(request._replace(dense=False))
         require(
             count > taken,
@@ -105,13 +174,12 @@ class FixedStep(Method):
         )
         if not same_rule(request.until, run.resume.rule):
             check_ahead(request.until, run.t, run.records)
-        carry = run.resume.carry
-        after = _march(method, problem, carry, count, taken, request, run)
+        after = _march(method, system, run.resume.carry, count, taken, request, run)
         k = run.resume.records
         resume = after.resume
         if resume is not None:
             resume = Resume(
-                method, problem, resume.carry, records=k + resume.records, accepted=0,
+                method, system, resume.carry, records=k + resume.records, accepted=0,
                 saves="steps", rule=resume.rule, watch=resume.watch,
             )  # fmt: skip
         return after._replace(
@@ -158,8 +226,17 @@ def checked_steps(steps: int | None) -> int:
 
 
 @eqx.filter_jit
-def _start(method: FixedStep, problem: Problem, weights: Weights) -> Any:
-    return method.start(problem.network, weights, problem.x)
+def _start(method: Method, system: System, weights: Weights, look: "Look") -> Now:
+    return begin(method, system, weights, look)
+
+
+def begin(method: Method, system: System, weights: Weights, look: "Look") -> Now:
+    """Where a run starts."""
+    zero = jnp.zeros((), system.dtype)
+    before = system.trace(zero, weights).Z if needs_start(look.watched) else None
+    memory = method.init(system, weights)
+    # Counters must not be weakly typed, or the loop would be compiled again for its own results.
+    return Now(jnp.zeros((), int), zero, weights, before, memory)
 
 
 def _join(a: Array, b: Array) -> Array:
@@ -178,37 +255,77 @@ class _Watch(NamedTuple):
     """... once a step has been made."""
 
 
-def watch_of(rule: Rule | None, problem: Problem, carry: Any) -> _Watch | None:
-    """What a rule has seen before the first record: nothing."""
-    if rule is None:
-        return None
-    layers = len(problem.network.layers)
-    nothing = jax.tree.map(jnp.zeros_like, carry.weights)
-    zero = jnp.zeros((), problem.x.dtype)
-    return _Watch(rule.start(layers, problem.x.dtype), zero, nothing, jnp.asarray(False))
+class Look(eqx.Module):
+    """What is made of each instant: what is recorded, and what a stop rule says."""
+
+    observe: tuple[Observable, ...] = eqx.field(static=True)
+    watched: tuple[Observable, ...] = eqx.field(static=True)
+    rule: Rule | None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the rules are called."""
+        return () if self.rule is None else self.rule.names()
+
+    def blind(self) -> "Look":
+        """The same without the rule."""
+        return Look(self.observe, self.observe, None)
+
+    def begin(self, system: System, now: Now) -> _Watch | None:
+        """What a rule has seen before the first record: nothing."""
+        if self.rule is None:
+            return None
+        layers = len(system.network.rows)
+        nothing = jax.tree.map(jnp.zeros_like, now.weights)
+        zero = jnp.zeros((), system.dtype)
+        return _Watch(self.rule.start(layers, system.dtype), zero, nothing, jnp.asarray(False))
+
+
+def look_of(request: Request, system: System) -> Look:
+    """What a request asks of each instant."""
+    return Look(request.observe, request.watched, as_arrays(request.until, system.dtype))
+
+
+def no_verdict() -> Verdict:
+    """Of no rule."""
+    return Verdict(jnp.zeros((), bool), jnp.zeros((), int), jnp.full((), -1))
 
 
 def take(
-    method: FixedStep, problem: Problem, rule: Rule | None, carry: Any, watch: _Watch | None
-) -> tuple[Any, _Watch | None, Record, Verdict]:
+    method: Method, system: System, look: Look, now: Now, watch: _Watch | None
+) -> tuple[Now, _Watch | None, Record, Verdict]:
     """Record an instant, look at it, and take one step from it."""
-    after, record = method.step(problem.network, carry, problem.x)
-    record = record._replace(observables=problem.lifted(record.observables))
-    nothing = Verdict(jnp.asarray(False), jnp.asarray(0), jnp.asarray(-1))
-    if rule is None or watch is None:
-        return after, None, record, nothing
-    memory, verdict = rule.look(watch.memory, Instant(record.t, record.observables, watch.error))
-    update = jax.tree.map(jnp.subtract, after.weights, carry.weights)
+    step = method.step(system, now)
+    k = now.k + 1
+    t = k.astype(now.t.dtype) * method.dt if step.t is None else step.t  # pyright: ignore
+    after = Now(k, t, step.weights, now.before, step.memory)
+    instant = Instant(
+        system, now.t, now.weights, velocity=step.velocity, flow=step.flow, before=now.before,
+        changes=step.changes,
+    )  # fmt: skip
+    squares = system.squares(now.weights)
+    seen = observe(look.watched, instant)
+    record = Record(now.t, _recorded(look.observe, seen), squares)
+    if look.rule is None or watch is None:
+        return after, None, record, no_verdict()
+    memory, verdict = look.rule.look(watch.memory, Seen(now.t, seen, watch.error))
+    update = jax.tree.map(jnp.subtract, after.weights, now.weights)
     change = jax.tree.map(jnp.subtract, update, watch.update)
-    size = problem.squares(carry.weights).sum()
+    size = squares.sum()
     counts = watch.known & (size > 0)
     error = jnp.sqrt(square(change) / jnp.where(size > 0, size, 1)) / 2
     spent = watch.error + jnp.where(counts, error, 0)
+    verdict = Verdict(verdict.holds, jnp.asarray(verdict.layer), jnp.asarray(verdict.rule))
     return after, _Watch(memory, spent, update, jnp.asarray(True)), record, verdict
 
 
+def _recorded(observe: tuple[Observable, ...], seen: Observables) -> Observables:
+    return Observables({each.name: seen[each.name] for each in observe})
+
+
 def _evolution(
-    records: Record,
+    t: Float[Array, " records"],
+    records: Observables,
     final: Any,
     taken: Count,
     failed: Count,
@@ -222,8 +339,8 @@ def _evolution(
     which = jnp.where(stop.holds & ~diverged, stop.rule, -1)
     taken = jnp.asarray(taken)
     return Evolution(
-        records.t,
-        records.observables,
+        t,
+        records,
         final,
         Stats(evaluations=taken, steps=taken, rejected=0 * taken),
         Outcome(code, until, taken, layer, which, rules),
@@ -232,34 +349,27 @@ def _evolution(
 
 
 @eqx.filter_jit
-def _scan(
-    method: FixedStep,
-    problem: Problem,
-    carry: Any,
-    count: int,
-    rule: Rule | None,
-    names: tuple[str, ...],
-) -> Evolution:
+def _scan(method: Method, system: System, now: Now, count: int, look: Look) -> Evolution:
     """All steps as one differentiable, vmappable loop; observables after an overflow are NaN.
 
     The same where a stop rule has ended the run: its weights stay as they were there.
     """
 
     def step(loop: Any, _: None) -> tuple[Any, tuple[Record, Verdict]]:
-        carry, watch, stopped = loop
-        after, watch, record, verdict = take(method, problem, rule, carry, watch)
-        if rule is not None:
+        now, watch, stopped = loop
+        after, watch, record, verdict = take(method, system, look, now, watch)
+        if look.rule is not None:
             verdict = verdict._replace(holds=verdict.holds | stopped)
-            after = jax.tree.map(lambda a, b: jnp.where(verdict.holds, a, b), carry, after)
+            after = jax.tree.map(lambda a, b: jnp.where(verdict.holds, a, b), now, after)
         return (after, watch, verdict.holds), (record, verdict)
 
-    loop = (carry, watch_of(rule, problem, carry), jnp.asarray(False))
+    loop = (now, look.begin(system, now), jnp.asarray(False))
     loop, (records, verdicts) = lax.scan(step, loop, length=count)
     _, (last, verdict) = step(loop, None)
-    carry = loop[0]
+    now = loop[0]
     join = lambda r, e: jnp.concatenate([r, jnp.asarray(e)[None]])
     records, verdicts = jax.tree.map(join, (records, verdicts), (last, verdict))
-    good, layer = first_failure(records.observables)
+    good, layer = first_failure(records.finite)
     kept = count + 1 if method.records_end else count
     # The first record where the rule held is the last.
     held = verdicts.holds & (jnp.arange(count + 1) < jnp.minimum(good, kept))
@@ -268,132 +378,122 @@ def _scan(
     until = jnp.where(stop.holds, at + 1, good)
     layer = jnp.where(stop.holds, 0, layer)
 
-    def mask(r: jax.Array) -> jax.Array:
-        return jnp.where(
-            (jnp.arange(kept) < until).reshape(-1, *[1] * (r.ndim - 1)), r[:kept], jnp.nan
-        )
-
     taken = jnp.where(stop.holds, at, jnp.minimum(good, count))
     # A scan cannot end early: its end lies beyond an overflow.
-    end = jnp.where(layer > 0, records.t[jnp.maximum(taken - 1, 0)], carry.t)
-    records = Record(records.t[:kept], jax.tree.map(mask, records.observables))
-    final = problem.state(carry.weights, carry.t)
-    return _evolution(records, final, taken, layer, stop, names, end, None)
+    end = jnp.where(layer > 0, records.t[jnp.maximum(taken - 1, 0)], now.t)
+    t = records.t[:kept]
+    observables = jax.tree.map(lambda r: r[:kept], records.observables)
+    _, observables = blanked(jnp.arange(kept) < until, t, observables)
+    final = system.state(now.t, now.weights)
+    return _evolution(t, observables, final, taken, layer, stop, look.names, end, None)
 
 
 def _march(
-    method: FixedStep,
-    problem: Problem,
-    carry: Any,
+    method: Method,
+    system: System,
+    now: Now,
     count: int,
     taken: int,
     request: Request,
     run: Evolution | None = None,
 ) -> Evolution:
     """All steps in chunks; where one meets what is not finite, back to the last good record."""
-    rule = as_arrays(request.until, problem.x.dtype)
-    watch = watch_of(rule, problem, carry)
+    look = look_of(request, system)
+    watch = look.begin(system, now)
     if watch is not None and run is not None and run.resume is not None:
         if same_rule(request.until, run.resume.rule):
             watch = run.resume.watch
         else:
-            watch = watch._replace(memory=replay(rule, run.t, run.records, run.resume.records))
+            watch = watch._replace(memory=replay(look.rule, run.t, run.records, run.resume.records))
     stop, layer = Verdict(jnp.asarray(False), 0, -1), 0
     parts: list[Record] = []
-    saved = Checkpoint(request.checkpoint, *_identity(method, problem, carry, rule, request))
-    restored = saved.read((carry, watch), lambda: record_shape(method, problem, carry))
+    saved = Checkpoint(request.checkpoint, *_identity(method, system, now, look, request))
+    restored = saved.read((now, watch), lambda: record_shape(method, system, look, now))
     if restored is not None:
-        (carry, watch), recorded = restored
-        parts, taken = [recorded], int(carry.k)
+        (now, watch), recorded = restored
+        parts, taken = [recorded], int(now.k)
         require(
             taken <= count, "checkpoint", f"be of at most {count} steps", f"it was after {taken}"
         )
-    before = (carry, watch, 0)  # and how many steps lead from there to the last good record
+    before = (now, watch, 0)  # and how many steps lead from there to the last good record
     left = count - taken
     sizes = [min(CHUNK, left - k) for k in range(0, left, CHUNK)]
-    with tqdm(
-        total=count, initial=taken, desc=method.name, disable=None, delay=1, leave=False
+    with Progress(
+        method.name, count, done=taken, count="{n} of {total} steps", begins=COMPILING
     ) as bar:
         for size in [*sizes, 1]:  # the last one only looks at the end
             looks = taken == count
             last = looks and not method.records_end
-            chunk = _chunk(
-                method, problem, None if last else rule, carry, None if last else watch, size
-            )
+            chunk = _steps(
+                method, system, look.blind() if last else look, now, None if last else watch,
+                jnp.asarray(size),
+            )  # fmt: skip
             good = int(chunk.good)
             if not last:
                 parts.append(jax.tree.map(lambda b, n=good: np.asarray(b)[:n], chunk.records))
             if good and chunk.stop.holds:
-                stop, carry, watch = chunk.stop, chunk.carry, chunk.watch
+                stop, now, watch = chunk.stop, chunk.now, chunk.watch
                 taken += good - 1
                 break
             if good < size:
-                bad = jax.tree.map(lambda b, n=good: b[n], chunk.records.observables)
-                layer = int(jnp.argmin(finite_layers(bad))) + 1
-                start, seen, steps = (carry, watch, good - 1) if good else before
-                carry = _chunk(method, problem, rule, start, seen, steps).carry
+                bad = jax.tree.map(lambda b, n=good: b[n], chunk.records)
+                layer = int(jnp.argmin(bad.finite)) + 1
+                start, seen, steps = (now, watch, good - 1) if good else before
+                now = _steps(method, system, look, start, seen, jnp.asarray(steps)).now
                 taken += good
                 break
             if not looks:
-                before, taken = (carry, watch, size - 1), taken + size
-                carry, watch = chunk.carry, chunk.watch
+                before, taken = (now, watch, size - 1), taken + size
+                now, watch = chunk.now, chunk.watch
                 bar.update(size)
-                saved.write((carry, watch), parts, last=taken == count)
+                saved.write((now, watch), parts, last=taken == count)
     records = jax.device_put(jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts))
-    final = end_state(problem, carry.weights, carry.t)
+    final = end_state(system, now.weights, now.t)
     # The end is recorded before it is known to be the end: going on, it is recorded again.
     ends = len(records.t) - (1 if method.records_end and not layer else 0)
     kept = ends if not stop.holds else len(records.t) - 1
     resume = None
     if not layer:
         resume = Resume(
-            method, problem, carry, records=kept, accepted=0, saves="steps",
+            method, system, now, records=kept, accepted=0, saves="steps",
             rule=request.until, watch=watch,
         )  # fmt: skip
-    names = () if request.until is None else request.until.names()
-    return _evolution(records, final, taken, jnp.asarray(layer), stop, names, final.t, resume)
+    return _evolution(
+        records.t, records.observables, final, taken, jnp.asarray(layer), stop, look.names, final.t,
+        resume,
+    )  # fmt: skip
 
 
-def record_shape(method: FixedStep, problem: Problem, carry: Any) -> Any:
+def record_shape(method: Method, system: System, look: Look, now: Now) -> Any:
     """What one record will be: shapes and dtypes."""
-    return jax.eval_shape(lambda c: method.step(problem.network, c, problem.x)[1], carry)
+    blind = look.blind()
+    return jax.eval_shape(lambda n: take(method, system, blind, n, None)[2], now)
 
 
 def _identity(
-    method: FixedStep, problem: Problem, carry: Any, rule: Rule | None, request: Request
+    method: Method, system: System, now: Now, look: Look, request: Request
 ) -> tuple[Any, ...]:
     """What a run's course depends on. An optimiser is functions: told apart by what they compute."""
     if request.checkpoint is None:
         return ()
-    step = jax.make_jaxpr(lambda c: method.step(problem.network, c, problem.x))(carry)
-    return str(step.jaxpr), step.consts, carry, None if rule is None else (rule.names(), rule)
+    step = jax.make_jaxpr(lambda n: take(method, system, look.blind(), n, None)[::2])(now)
+    return str(step.jaxpr), step.consts, now, None if look.rule is None else (look.names, look.rule)
 
 
 class _Chunk(NamedTuple):
-    carry: Any
+    now: Now
     watch: _Watch | None
     records: Record
     good: Int[Array, ""]
     stop: Verdict
 
 
-def _chunk(
-    method: FixedStep,
-    problem: Problem,
-    rule: Rule | None,
-    carry: Any,
-    watch: _Watch | None,
-    count: int,
-) -> _Chunk:
-    return _steps(method, problem, rule, carry, watch, jnp.asarray(count))
-
-
 @eqx.filter_jit
 def _steps(
-    method: FixedStep,
-    problem: Problem,
-    rule: Rule | None,
-    carry: Any,
+    method: Method,
+    system: System,
+    look: Look,
+    now: Now,
     watch: _Watch | None,
     count: Int[Array, ""],
 ) -> _Chunk:
@@ -401,25 +501,24 @@ def _steps(
 
     Or at the first where the rule holds: that one is recorded, and no step is taken from it.
     """
-    one = record_shape(method, problem, carry)
+    one = record_shape(method, system, look, now)
     buffer = jax.tree.map(lambda s: jnp.zeros((CHUNK, *s.shape), s.dtype), one)
-    nothing = Verdict(jnp.asarray(False), jnp.asarray(0), jnp.asarray(-1))
 
     def unfinished(loop: tuple[_Chunk, Bool[Array, ""]]) -> Bool[Array, ""]:
         chunk, finite = loop
         return finite & ~chunk.stop.holds & (chunk.good < count)
 
     def advance(loop: tuple[_Chunk, Bool[Array, ""]]) -> tuple[_Chunk, Bool[Array, ""]]:
-        (carry, watch, buffer, k, _), _ = loop
-        after, seen, record, verdict = take(method, problem, rule, carry, watch)
-        finite = finite_layers(record.observables).all()
+        (now, watch, buffer, k, _), _ = loop
+        after, seen, record, verdict = take(method, system, look, now, watch)
+        finite = record.finite.all()
         buffer = jax.tree.map(lambda b, r: b.at[k].set(r), buffer, record)
         verdict = verdict._replace(holds=verdict.holds & finite)
-        if rule is not None:
+        if look.rule is not None:
             stay = lambda a, b: jnp.where(verdict.holds, a, b)
-            after, seen = jax.tree.map(stay, (carry, watch), (after, seen))
+            after, seen = jax.tree.map(stay, (now, watch), (after, seen))
         return _Chunk(after, seen, buffer, k + finite.astype(k.dtype), verdict), finite
 
-    chunk = _Chunk(carry, watch, buffer, jnp.zeros_like(count), nothing)
+    chunk = _Chunk(now, watch, buffer, jnp.zeros_like(count), no_verdict())
     chunk, _ = lax.while_loop(unfinished, advance, (chunk, jnp.asarray(True)))
     return chunk

@@ -14,15 +14,18 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optimistix
 from jax import lax
-from tqdm.auto import tqdm
 
 from skajax._checks import require
 from skajax._memory import host_bytes, tree_bytes
-from skajax._types import Array, Bool, Int, Scalar, TimeSeries, Weights
+from skajax._progress import COMPILING, Progress
+from skajax._types import Array, Bool, Int, Scalar, Tensors, TimeSeries, Weights
 from skajax.methods._checkpoint import Checkpoint
 from skajax.methods._counting import Count, counted
-from skajax.methods._lifted import Lifted
+from skajax.methods._examine import Past, examine, no_past, remember
+from skajax.methods._fixed import Look
+from skajax.methods._lifted import Jumping, Lifted
 from skajax.methods._method import (
     COMPLETED,
     DIVERGED,
@@ -32,13 +35,11 @@ from skajax.methods._method import (
     SOLVER_FAILED,
     STEP_TOO_SMALL,
     STOPPED,
-    Problem,
-    is_finite,
-    square,
+    finite_flow,
 )
-from skajax.methods._solvers import FROM_CONTROLLER
-from skajax.observables import Net, Observables
-from skajax.stop import Instant, Rule, Verdict
+from skajax.observables import Observables, needs_start, observe
+from skajax.stop import Rule, Seen, Verdict
+from skajax.system import Instant, System, square
 
 CHUNK = 32
 """Accepted steps of one compiled chunk."""
@@ -47,30 +48,30 @@ Saves = Literal["times", "steps"]
 
 
 class Integrator(eqx.Module):
-    """What steps: a problem, and Diffrax's solver and controller for it."""
+    """What steps: a system, and Diffrax's solver and controller for it."""
 
-    problem: Problem
+    system: System
     solver: diffrax.AbstractSolver
     controller: diffrax.AbstractStepSizeController
     max_steps: Array
-    rule: Rule | None
+    look: Look
     saves: Saves = eqx.field(static=True)
     dense: bool = eqx.field(static=True)
 
     def __init__(
         self,
-        problem: Problem,
+        system: System,
         solver: diffrax.AbstractSolver,
         controller: diffrax.AbstractStepSizeController,
         max_steps: int,
+        look: Look,
         *,
-        rule: Rule | None = None,
         saves: Saves = "times",
         dense: bool = False,
     ) -> None:
         """See :func:`stepping`."""
-        self.problem, self.rule, self.saves, self.dense = problem, rule, saves, dense
-        self.solver, controller = stepping(problem, solver, controller)
+        self.system, self.look, self.saves, self.dense = system, look, saves, dense
+        self.solver, controller = stepping(system, solver, controller)
         self.controller = controller.wrap(1)
         self.max_steps = jnp.asarray(max_steps)
 
@@ -82,7 +83,25 @@ class Integrator(eqx.Module):
     @property
     def term(self) -> diffrax.ODETerm:
         """The flow, as Diffrax asks for it."""
-        return diffrax.ODETerm(lambda t, weights, problem: problem.flow(weights))
+        return diffrax.ODETerm(lambda t, weights, system: system.flow(t, weights))
+
+    @property
+    def rule(self) -> Rule | None:
+        """The stop rule."""
+        return self.look.rule
+
+    def without_rule(self) -> "Integrator":
+        """The same, that nothing but its end will end."""
+        return eqx.tree_at(lambda i: i.look, self, self.look.blind())
+
+    def observe(self, t: Scalar, weights: Weights, before: Tensors | None) -> Observables:
+        """What is recorded at one instant."""
+        return observe(self.look.observe, Instant(self.system, t, weights, before=before))
+
+    def read(self, t: Scalar, weights: Weights, before: Tensors | None) -> Observables:
+        """What the rule needs at one instant."""
+        assert self.rule is not None
+        return observe(self.rule.needs(), Instant(self.system, t, weights, before=before))
 
 
 class Carry(NamedTuple):
@@ -94,11 +113,13 @@ class Carry(NamedTuple):
     solver: Any
     controller: Any
     jumped: Bool[Array, ""]
-    origin: Net
+    before: Tensors | None
+    """The knowledge at the run's start, if an observable compares with it."""
     accepted: Int[Array, ""]
     tried: Int[Array, ""]
     error: Scalar
-    memory: Any
+    watch: tuple[Any, Past] | None
+    """What the rule remembers, and its last readings."""
 
 
 class Pieces(NamedTuple):
@@ -123,8 +144,8 @@ class Leg(NamedTuple):
     """Whose weights overflowed, if it came to that."""
     evaluations: Any
     stop: Verdict
-    attempt: Scalar
-    """Where the step ended in which the rule began to hold; it is not carried."""
+    stop_t: Scalar
+    """Since when the rule holds, if it does; the step in which that is is not carried."""
     made: Int[Array, ""]
     saved: Int[Array, ""]
     buffers: Pieces
@@ -154,13 +175,13 @@ class Integration:
         self.integrator, self.t1, self.ts, self.name = integrator, t1, ts, name
         self.parts: list[Pieces] = []
         self.status, self.layer = RUNNING, 0
-        self.stop, self.attempt = Verdict(jnp.asarray(False), 0, -1), jnp.asarray(t1)
+        self.stop, self.stop_t = Verdict(jnp.asarray(False), 0, -1), jnp.asarray(t1)
         self.saved = 0
         if carry is None:
             assert weights is not None
             carry, first, stop = begin(integrator, weights, jnp.asarray(t1), dt0)
             if stop is not None and stop.holds:
-                self.status, self.stop, self.attempt = STOPPED, stop, carry.t
+                self.status, self.stop, self.stop_t = STOPPED, stop, carry.t
             held = integrator.saves == "steps" or self.status == STOPPED
             self.parts.append(_cut(first, slice(0, int(held)), slice(0, 1)))
         self.carry = carry
@@ -188,13 +209,13 @@ class Integration:
             self.file.write(self.carry, self.parts, last=True)
         resume = self.carry, *self._counts()
         self._advance(cut=True)
-        if self.status == STOPPED and self.attempt > self.carry.t:
+        if self.status == STOPPED and self.stop_t > self.carry.t:
             self._end_inside()
         elif self.status == RUNNING:
             self.status = COMPLETED
         elif self.status != STOPPED:
             # Where the flow is not finite no step can be made, whatever the reason given.
-            finite = np.asarray(_finite_flow(self.integrator, self.carry.weights))
+            finite = np.asarray(_finite_flow(self.integrator, self.carry.t, self.carry.weights))
             if not finite.all():
                 self.status, self.layer = DIVERGED, int(np.argmin(finite)) + 1
         return resume
@@ -212,9 +233,9 @@ class Integration:
         t1 = self.t1
         floor = t1 - 100 * np.spacing(t1)  # nearer to the end is the end, as in Diffrax
         ts = jnp.asarray(_padded(self.ts))
-        with tqdm(
-            total=float(t1), initial=float(self.carry.t), desc=self.name, disable=None, delay=1,
-            leave=False, bar_format="{desc}: {percentage:3.0f}%|{bar}| t = {n:.4g} of {total:.4g}",
+        with Progress(
+            self.name, float(t1), done=float(self.carry.t), count="t = {n:.4g} of {total:.4g}",
+            begins=COMPILING,
         ) as bar:  # fmt: skip
             while self.status == RUNNING and (
                 self.carry.t < t1 if cut else self.carry.t_next <= floor
@@ -227,9 +248,10 @@ class Integration:
                     jnp.asarray(self.saved),
                     jnp.asarray(end),
                     jnp.asarray(cut),
+                    jnp.asarray(self.since, self.carry.t.dtype),
                 )
                 self._gather(leg)
-                bar.update(float(self.carry.t) - bar.n)
+                bar.update(float(self.carry.t) - bar.done)
                 if not cut:
                     self.file.write(self.carry, self.parts)
 
@@ -240,7 +262,7 @@ class Integration:
             records = slice(self.saved, saved)
         self.parts.append(_cut(leg.buffers, records, slice(0, count)))
         self.carry, self.saved, self.status = leg.carry, saved, int(leg.status)
-        self.evaluations, self.stop, self.attempt = leg.evaluations, leg.stop, leg.attempt
+        self.evaluations, self.stop, self.stop_t = leg.evaluations, leg.stop, leg.stop_t
         self.layer = int(leg.layer) if self.status == DIVERGED else 0
         if self.budget is not None and self.status == RUNNING:
             kept = sum(tree_bytes(part.weights) for part in self.parts)
@@ -251,14 +273,12 @@ class Integration:
     def _end_inside(self) -> None:
         """End where the rule began to hold, by a step cut to end there."""
         spent = self.evaluations
-        since = jnp.maximum(self.carry.t, jnp.asarray(self.since, self.carry.t.dtype))
-        t, self.stop = locate(self.integrator, self.carry, since, self.attempt, self.stop)
-        self.t1 = np.asarray(t)[()]
+        self.t1 = np.asarray(self.stop_t)[()]
         if self.integrator.saves == "times":
             ahead = self.ts[self.saved :]
             self.ts, self.saved = np.append(ahead[ahead < self.t1], self.t1), 0
-        self.integrator = eqx.tree_at(lambda i: i.rule, self.integrator, None)
-        before, self.carry = self.carry, self.carry._replace(memory=None)
+        self.integrator = self.integrator.without_rule()
+        before, self.carry = self.carry, self.carry._replace(watch=None)
         self.status, stop = RUNNING, self.stop
         self._advance(cut=True)
         if spent is not None:
@@ -270,34 +290,48 @@ class Integration:
 def begin(
     integrator: Integrator, weights: Weights, t1: Scalar, dt0: Any
 ) -> tuple[Carry, Pieces, Verdict | None]:
-    problem, solver, term = integrator.problem, integrator.solver, integrator.term
+    """What is carried into the first step, the record of the start, and what the rule says there."""
+    system, solver, term = integrator.system, integrator.solver, integrator.term
+    look = integrator.look
     t0 = jnp.zeros_like(t1)
-    origin = problem.origin(weights)
+    before = system.trace(t0, weights).Z if needs_start(look.watched) else None
     # Steps must not know of the end, so that it can be put off.
     end = t1 if dt0 is None else jnp.full_like(t1, jnp.inf)
     t_next, controller = integrator.controller.init(
-        term, t0, end, weights, dt0, problem, solver.func, integrator.order
+        term, t0, end, weights, dt0, system, solver.func, integrator.order
     )
-    memory = verdict = None
-    rule, recorded = integrator.rule, integrator.saves == "steps"
-    if rule is None and not recorded:  # then nobody looks
-        observables = jax.tree.map(
-            lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(problem.observe, weights, origin)
-        )
+    if integrator.rule is None and integrator.saves != "steps":  # then nobody looks
+        shapes = jax.eval_shape(lambda: integrator.observe(t0, weights, before))
+        records = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
     else:
-        observables = problem.observe(weights, origin)
-    if rule is not None:
-        memory = rule.start(len(problem.network.layers), t1.dtype)
-        memory, verdict = rule.look(memory, Instant(t0, observables, jnp.zeros_like(t0)))
+        records = integrator.observe(t0, weights, before)
+    watch = verdict = None
+    if integrator.rule is not None:
+        memory = integrator.rule.start(len(system.network.rows), t1.dtype)
+        seen = integrator.read(t0, weights, before)
+        memory, verdict = integrator.rule.look(memory, Seen(t0, seen, jnp.zeros_like(t0)))
+        watch = memory, remember(no_past(seen, t0), t0, seen)
+    zero = jnp.zeros((), int)  # not weakly typed: the loop's own results must not compile it again
     carry = Carry(
         t0, jnp.asarray(t_next, t1.dtype), weights,
-        solver.init(term, t0, t_next, weights, problem), controller, jnp.asarray(False), origin,
-        jnp.asarray(0), jnp.asarray(0), jnp.zeros_like(t1), memory,
+        solver.init(term, t0, t_next, weights, system), controller, jnp.zeros((), bool), before,
+        zero, zero, jnp.zeros_like(t1), watch,
     )  # fmt: skip
     one = lambda tree: jax.tree.map(lambda a: a[None], tree)
     kept = one(weights) if integrator.dense else None
-    first = Pieces(t0[None], one(observables), t0[None], jnp.zeros(1, int), kept)
-    return jax.tree.map(jnp.asarray, carry), first, verdict
+    first = Pieces(t0[None], one(records), t0[None], jnp.zeros(1, int), kept)
+    return jax.tree.map(_strong, carry), first, verdict
+
+
+@eqx.filter_jit
+def watch_from(integrator: Integrator, carry: Carry, memory: Any) -> tuple[Any, Past]:
+    """What a rule has seen that goes on from here, with what it remembers."""
+    seen = integrator.read(carry.t, carry.weights, carry.before)
+    return memory, remember(no_past(seen, carry.t), carry.t, seen)
+
+
+def _strong(leaf: Any) -> Any:
+    return lax.convert_element_type(leaf, leaf.dtype) if eqx.is_array(leaf) else jnp.asarray(leaf)
 
 
 @eqx.filter_jit
@@ -308,13 +342,14 @@ def advance(
     saved: Int[Array, ""],
     end: Scalar,
     cut: Bool[Array, ""],
+    since: Scalar,
     limit: int | None = CHUNK,
 ) -> Leg:
     """At most ``limit`` accepted steps, until the next one would end beyond ``end``, or is cut to it.
 
     Only CHUNK steps are told of; records, where they are saved at times, all.
     """
-    problem, solver, rule = integrator.problem, integrator.solver, integrator.rule
+    system, solver, rule = integrator.system, integrator.solver, integrator.rule
     term, order = integrator.term, integrator.order
 
     def unfinished(leg: Leg) -> Bool[Array, ""]:
@@ -327,16 +362,16 @@ def advance(
         near = 100 * jnp.finfo(end.dtype).eps * jnp.abs(end)
         t_next = jnp.where(cut & (c.t_next > end - near), end, c.t_next)
         weights, error, dense, solver_state, solved = solver.step(
-            term, c.t, t_next, c.weights, problem, c.solver, c.jumped
+            term, c.t, t_next, c.weights, system, c.solver, c.jumped
         )
         # A step that left the numbers' range has no error to speak of: it is infinitely large.
         error = jax.tree.map(lambda e: jnp.where(jnp.isnan(e), jnp.inf, e), error)
         accepted, t, proposed, jumped, controller, controlled = (
             integrator.controller.adapt_step_size(
-                c.t, t_next, c.weights, weights, problem, error, order, c.controller
+                c.t, t_next, c.weights, weights, system, error, order, c.controller
             )
         )
-        sizes = problem.squares(weights)
+        sizes = system.squares(weights)
         finite = jnp.isfinite(sizes).all()  # the weights, and their norms
         layer = jnp.argmin(jnp.isfinite(sizes)) + 1
         keep = jnp.asarray(accepted) & finite
@@ -352,24 +387,35 @@ def advance(
         )
 
         spent = c.error + jnp.where(keep, _relative(error, jnp.sum(sizes)), 0)
-        observed = buffers.records
-        if rule is not None or integrator.saves == "steps":
-            nothing = jax.tree.map(lambda b: jnp.zeros_like(b[0]), buffers.records)
-            observe = lambda w: problem.observe(w, c.origin)
-            observed = lax.cond(keep, observe, lambda w: nothing, weights)
-        memory, stop = c.memory, leg.stop
+        curve = solver.interpolation_cls(t0=c.t, t1=t_next, **dense)
+        watch, stop, stop_t = c.watch, leg.stop, leg.stop_t
         if rule is not None:
-            memory, stop = rule.look(c.memory, Instant(jnp.asarray(t), observed, spent))
-            stop = Verdict(stop.holds & keep, jnp.asarray(stop.layer), jnp.asarray(stop.rule))
+            assert c.watch is not None and integrator.rule is not None
+            looking = integrator.rule
+            memory, past = c.watch
+            shapes = jax.eval_shape(lambda: integrator.read(c.t, c.weights, c.before))
+            nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+            read = lambda time: integrator.read(time, curve.evaluate(time), c.before)
+
+            def examined(w: Weights) -> Any:
+                seen = integrator.read(t_next, w, c.before)
+                found = examine(looking, memory, read, past, t_next, seen, (c.error, spent), since)
+                return *found, seen
+
+            def unexamined(w: Weights) -> Any:
+                return memory, _no_verdict(), t_next, nothing
+
+            memory, stop, stop_t, seen = lax.cond(keep, examined, unexamined, weights)
+            watch = memory, remember(past, jnp.asarray(t), seen)
             status = jnp.where(stop.holds, STOPPED, status)
             keep &= ~stop.holds
 
         pick = lambda condition, new, old: jax.tree.map(
             lambda a, b: jnp.where(condition, a, b), new, old
         )
-        new = (t, weights, solver_state, jnp.asarray(jumped), spent, memory)
-        old = (c.t, c.weights, c.solver, c.jumped, c.error, c.memory)
-        t_after, weights_after, solver_after, jumped, spent, memory = pick(keep, new, old)
+        new = (t, weights, solver_state, jnp.asarray(jumped), spent, watch)
+        old = (c.t, c.weights, c.solver, c.jumped, c.error, c.watch)
+        t_after, weights_after, solver_after, jumped, spent, watch = pick(keep, new, old)
         # Where a rule holds, it is as if the step had not been tried: it will be cut short.
         t_next_after, controller_after = pick(
             stop.holds, (c.t_next, c.controller), (jnp.asarray(proposed), controller)
@@ -377,7 +423,7 @@ def advance(
         tried = c.tried + (~stop.holds).astype(int)
         after = Carry(
             t_after, t_next_after, weights_after, solver_after, controller_after, jumped,
-            c.origin, c.accepted + keep.astype(int), tried, spent, memory,
+            c.before, c.accepted + keep.astype(int), tried, spent, watch,
         )  # fmt: skip
 
         put = lambda buffer, value: jax.tree.map(
@@ -385,16 +431,20 @@ def advance(
         )
         saved, times, records = leg.saved, buffers.t, buffers.records
         if integrator.saves == "steps":
-            times, records = put((times, records), (t, observed))
+            here = jax.tree.map(lambda b: jnp.zeros_like(b[0]), records)
+            observed = lambda w: integrator.observe(jnp.asarray(t), w, c.before)
+            here = lax.cond(keep, observed, lambda w: here, weights)
+            times, records = put((times, records), (t, here))
         else:
-            curve = solver.interpolation_cls(t0=c.t, t1=t_next, **dense)
 
             def due(loop: Any) -> Bool[Array, ""]:
-                return keep & (ts[loop[0]] <= t_next)
+                return keep & (ts[loop[0]] <= t)
 
             def save(loop: Any) -> Any:
                 n, times, records = loop
-                here = problem.observe(curve.evaluate(ts[n]), c.origin)
+                # Inputs may jump between the step's end and the next one's start.
+                at = curve.evaluate(jnp.minimum(ts[n], t_next))
+                here = integrator.observe(ts[n], at, c.before)
                 records = jax.tree.map(lambda b, o: b.at[n].set(o), records, here)
                 return n + 1, times.at[n].set(ts[n]), records
 
@@ -404,46 +454,20 @@ def advance(
         buffers = Pieces(times, records, steps, attempts, kept)
         evaluations = controller.evaluations if isinstance(controller, Count) else None
         return Leg(
-            after, status, layer, evaluations, stop, t_next, k + keep.astype(int), saved, buffers
+            after, status, layer, evaluations, stop, stop_t, k + keep.astype(int), saved, buffers
         )
 
     buffers = _buffers(integrator, carry, len(ts))
-    nothing = Verdict(jnp.asarray(False), jnp.asarray(0), jnp.asarray(0))
+    zero = jnp.zeros((), int)
     leg = Leg(
-        carry, jnp.asarray(RUNNING), jnp.asarray(0), _evaluations(carry), nothing, carry.t,
-        jnp.asarray(0), saved, buffers,
+        carry, jnp.full((), RUNNING), zero, _evaluations(carry), _no_verdict(), carry.t, zero, saved,
+        buffers,
     )  # fmt: skip
     return lax.while_loop(unfinished, attempt, leg)
 
 
-@eqx.filter_jit
-def locate(
-    integrator: Integrator, carry: Carry, since: Scalar, t_next: Scalar, stop: Verdict
-) -> tuple[Scalar, Verdict]:
-    """Where in the step from the carry to t_next, after ``since``, the rule begins to hold: bisection.
-
-    ``stop`` is what it says at the step's end.
-    """
-    rule = integrator.rule
-    assert rule is not None
-    curve = step_curve(integrator, carry.t, t_next, carry.weights)
-    width = 4 * jnp.finfo(t_next.dtype).eps * t_next
-
-    def apart(loop: Any) -> Bool[Array, ""]:
-        left, right, _ = loop
-        return right - left > width
-
-    def halve(loop: Any) -> Any:
-        left, right, stop = loop
-        middle = left + (right - left) / 2
-        observed = integrator.problem.observe(curve.evaluate(middle), carry.origin)
-        _, now = rule.look(carry.memory, Instant(middle, observed, carry.error))
-        now = Verdict(now.holds, jnp.asarray(now.layer), jnp.asarray(now.rule))
-        pick = lambda a, b: jax.tree.map(lambda u, v: jnp.where(now.holds, u, v), a, b)
-        return pick((left, middle, now), (middle, right, stop))
-
-    _, t, stop = lax.while_loop(apart, halve, (since, t_next, stop))
-    return t, stop
+def _no_verdict() -> Verdict:
+    return Verdict(jnp.zeros((), bool), jnp.zeros((), int), jnp.zeros((), int))
 
 
 @eqx.filter_jit
@@ -451,22 +475,22 @@ def step_curve(
     integrator: Integrator, t: Scalar, t_next: Scalar, weights: Weights
 ) -> diffrax.AbstractLocalInterpolation:
     """The solver's interpolant of one step, made again from where it began."""
-    solver, term, problem = integrator.solver, integrator.term, integrator.problem
-    state = solver.init(term, t, t_next, weights, problem)
-    _, _, dense, _, _ = solver.step(term, t, t_next, weights, problem, state, False)
+    solver, term, system = integrator.solver, integrator.term, integrator.system
+    state = solver.init(term, t, t_next, weights, system)
+    _, _, dense, _, _ = solver.step(term, t, t_next, weights, system, state, False)
     return solver.interpolation_cls(t0=t, t1=t_next, **dense)
 
 
 def stepping(
-    problem: Problem,
+    system: System,
     solver: diffrax.AbstractSolver,
     controller: diffrax.AbstractStepSizeController,
 ) -> tuple[diffrax.AbstractSolver, diffrax.AbstractStepSizeController]:
     """The solver with its tolerances, the controller with what counts and sees the whole weights."""
     adapts = isinstance(controller, diffrax.AbstractAdaptiveStepSizeController)
-    seeing = (
-        Lifted(controller, problem.space) if problem.space is not None and adapts else controller
-    )
+    seeing = Lifted(controller, system.space) if system.space is not None and adapts else controller
+    if system.inputs.next_jump(jnp.zeros((), system.dtype)) is not None:
+        seeing = Jumping(seeing, system.inputs)
     return _with_tolerances(solver, controller), counted(seeing, solver)
 
 
@@ -479,9 +503,10 @@ def _with_tolerances(
     """
     if not isinstance(solver, diffrax.AbstractImplicitSolver):
         return solver
+    open_ = diffrax.with_stepsize_controller_tols(optimistix.Chord)().rtol
     finder: Any = solver.root_finder
     for name in ("rtol", "atol", "norm"):
-        if getattr(finder, name) is FROM_CONTROLLER:
+        if getattr(finder, name) is open_:
             finder = eqx.tree_at(lambda f, n=name: getattr(f, n), finder, getattr(controller, name))
     return eqx.tree_at(lambda s: s.root_finder, solver, finder)
 
@@ -498,8 +523,7 @@ def _buffers(integrator: Integrator, carry: Carry, saves: int) -> Pieces:
 
 def _shapes(integrator: Integrator, carry: Carry) -> Any:
     """One row of each piece."""
-    observe = integrator.problem.observe
-    records = jax.eval_shape(observe, carry.weights, carry.origin)
+    records = jax.eval_shape(lambda: integrator.observe(carry.t, carry.weights, carry.before))
     struct: Any = lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype)
     t, tried = struct(carry.t), struct(carry.tried)
     weights = jax.tree.map(struct, carry.weights) if integrator.dense else None
@@ -533,5 +557,5 @@ def _relative(error: Any, size: Scalar) -> Scalar | float:
 
 
 @eqx.filter_jit
-def _finite_flow(integrator: Integrator, weights: Weights) -> Bool[Array, " layers"]:
-    return jnp.stack([is_finite(rate) for rate in integrator.problem.flow(weights)])
+def _finite_flow(integrator: Integrator, t: Scalar, weights: Weights) -> Bool[Array, " layers"]:
+    return finite_flow(integrator.system, t, weights)

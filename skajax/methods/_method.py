@@ -10,24 +10,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from skajax._checks import is_traced
+from skajax._modes import double_precision
 from skajax._types import (
     Array,
     Bool,
     Count,
-    Inputs,
+    Float,
     Int,
-    PerLayer,
+    LayerSeries,
     SaveTimes,
     Scalar,
     ScalarLike,
     TimeSeries,
     Weights,
 )
-from skajax.flow import State, flow, state
-from skajax.network import Network
-from skajax.observables import Net, Observables, net_potential, observe_along
-from skajax.reduction import RowSpace
+from skajax.observables import PAPER, Observable, Observables, merged
 from skajax.stop import Rule
+from skajax.system import State, System, is_finite
 
 COMPLETED, DIVERGED, MAX_STEPS, STEP_TOO_SMALL, SOLVER_FAILED, STOPPED, OUT_OF_MEMORY = range(7)
 RUNNING = -1
@@ -35,67 +34,10 @@ INVALID = -2
 """Of a lane of a sweep whose arguments were refused: no run has it."""
 
 
-class Problem(eqx.Module):
-    """What evolves: a network on one batch of inputs, perhaps in the inputs' row space.
-
-    With a ``space`` the inputs, and the first layer's weights, are its coordinates; nothing but
-    ‖W‖ and the size of a step's error depends on that, and both are put right here.
-    """
-
-    network: Network = eqx.field(static=True)
-    x: Inputs
-    space: RowSpace | None = None
-
-    def flow(self, weights: Weights) -> Weights:
-        """dW/dt = -∇H."""
-        return flow(self.network, weights, self.x)
-
-    def origin(self, weights: Weights) -> Net:
-        """Where the Tensor Net counts from."""
-        return net_potential(*self.network.forward(weights, self.x))
-
-    def observe(self, weights: Weights, origin: Net) -> Observables:
-        """The observables of weights that follow the flow."""
-        velocity = self.flow(weights)
-        return self.lifted(observe_along(self.network, weights, velocity, self.x, origin))
-
-    def lifted(self, observables: Observables) -> Observables:
-        """The same of the whole weights."""
-        if self.space is None:
-            return observables
-        norm = self.space.weight_norm(observables.weight_norm)
-        return eqx.tree_at(lambda o: o.weight_norm, observables, norm)
-
-    def whole(self, weights: Weights) -> Weights:
-        """The whole weights."""
-        return weights if self.space is None else self.space.lift(weights)
-
-    def squares(self, weights: Weights) -> PerLayer:
-        """Of each layer, the sum of all its weights' squares."""
-        sums = [square(w) for w in weights]
-        if self.space is not None:
-            sums[0] = sums[0] + jnp.sum(jnp.square(self.space.outside))
-        return jnp.stack(sums)
-
-    def state(self, weights: Weights, t: Scalar) -> State:
-        """The state of the whole weights."""
-        return state(self.network, weights, self.x, t)._replace(weights=self.whole(weights))
-
-
-def square(tree: Any) -> Scalar:
-    """The sum of the squares of all numbers in a tree."""
-    return jnp.stack([jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)]).sum()
-
-
-def is_finite(tree: Any) -> Bool[Array, ""]:
-    """Whether all numbers in a tree are."""
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
-
-
 @eqx.filter_jit
-def end_state(problem: Problem, weights: Weights, t: Scalar) -> State:
+def end_state(system: System, weights: Weights, t: Scalar) -> State:
     """The state of the whole weights, compiled."""
-    return problem.state(weights, t)
+    return system.state(t, weights)
 
 
 class Request(NamedTuple):
@@ -107,6 +49,12 @@ class Request(NamedTuple):
     dense: bool = False
     until: Rule | None = None
     checkpoint: str | os.PathLike[str] | None = None
+    observe: tuple[Observable, ...] = PAPER
+
+    @property
+    def watched(self) -> tuple[Observable, ...]:
+        """What is to be recorded, and what else the stop rule looks at."""
+        return self.observe if self.until is None else merged(self.observe, self.until.needs())
 
 
 class Stats(eqx.Module):
@@ -179,13 +127,13 @@ class Path(eqx.Module):
     rejected: Int[Array, " steps"]
     """How many larger ones were tried before each."""
     weights: Any = None
-    """Of a dense run, the weights at each t: (steps + 1, ...), as :class:`Problem` has them."""
+    """Of a dense run, the weights at each t: (steps + 1, ...), in the coordinates that are simulated."""
 
 
 class Resume(eqx.Module):
     """What it takes to go on, as if the run had never stopped."""
 
-    problem: Problem
+    system: System
     carry: Any
     """After the last whole step; None where the run failed."""
     records: int = eqx.field(static=True)
@@ -196,6 +144,8 @@ class Resume(eqx.Module):
     """What was recorded: "steps", "end", or "times", ..."""
     spacing: float = eqx.field(static=True)
     """... and of times, how far apart the last of them were to be."""
+    double: bool = eqx.field(static=True)
+    """Whether JAX held float64 then: counters have its integers, whatever the precision of x."""
     rule: Rule | None
     """The stop rule, and ..."""
     watch: Any
@@ -206,8 +156,8 @@ class Resume(eqx.Module):
 
     def __init__(
         self,
-        method: "Method",
-        problem: Problem,
+        method: "AbstractMethod",
+        system: System,
         carry: Any,
         *,
         records: int,
@@ -219,14 +169,14 @@ class Resume(eqx.Module):
     ) -> None:
         """Take the method apart."""
         self.spacing, self.rule, self.watch = spacing, rule, watch
-        self.problem, self.carry = problem, carry
+        self.system, self.carry, self.double = system, carry, double_precision()
         self.records, self.accepted, self.saves = records, accepted, saves
         self._arrays, self._rest = eqx.partition(
             method, lambda leaf: isinstance(leaf, jax.Array | np.ndarray)
         )
 
     @property
-    def method(self) -> "Method":
+    def method(self) -> "AbstractMethod":
         """Whole again."""
         return eqx.combine(self._arrays, self._rest)
 
@@ -243,8 +193,8 @@ class Evolution(NamedTuple):
     resume: Resume | None = None
 
 
-class Method(eqx.Module):
-    """How weights move through time: Euler, Published, Descent or Adaptive."""
+class AbstractMethod(eqx.Module):
+    """How weights move through time: by steps known beforehand, or by adaptive ones."""
 
     @property
     @abc.abstractmethod
@@ -255,7 +205,7 @@ class Method(eqx.Module):
     """Whether it moves weights alike in any coordinates, so that a row space will do."""
 
     @abc.abstractmethod
-    def evolve(self, problem: Problem, weights: Weights, request: Request) -> Evolution:
+    def evolve(self, system: System, weights: Weights, request: Request) -> Evolution:
         """Carry the weights from t = 0 to t1, or through so many steps, and record on the way."""
 
     @abc.abstractmethod
@@ -264,22 +214,43 @@ class Method(eqx.Module):
 
 
 WATCHED = ("entropy", "entropy_rate", "knowledge_norm", "flow_norm", "weight_norm")
-"""Observables that are all finite for as long as all are."""
+"""Observables of the paper that are all finite for as long as all are."""
 
 
-def finite_layers(records: Observables) -> Bool[Array, "*times layers"]:
-    """Which layers were finite, and their norms representable, when they were observed."""
-    fields = [getattr(records, name) for name in WATCHED]
+def finite_layers(records: Observables, squares: LayerSeries) -> Bool[Array, "*times layers"]:
+    """Which layers were finite, and their norms representable, when they were observed.
+
+    ``squares`` are the sums of each layer's squared weights, which tell where little else is observed.
+    """
+    fields = [squares, *(records[name] for name in WATCHED if name in records)]
     return jnp.isfinite(jnp.stack(fields)).all(axis=0)
 
 
-def first_failure(records: Observables) -> tuple[Int[Array, ""], Int[Array, ""]]:
+def first_failure(finite: Bool[Array, "times layers"]) -> tuple[Int[Array, ""], Int[Array, ""]]:
     """Of records over time: how many come before the first that is not finite, and its layer.
 
     Layers count from 1; with every record finite, their number and 0.
     """
-    finite = finite_layers(records)
     bad = ~finite.all(axis=-1)
     good = jnp.where(bad.any(), jnp.argmax(bad), bad.size)
     layer = jnp.where(bad.any(), jnp.argmin(finite[jnp.argmax(bad)]) + 1, 0)
     return good, layer
+
+
+def finite_flow(system: System, t: Scalar, weights: Weights) -> Bool[Array, " layers"]:
+    """Of which layers the flow is finite."""
+    bad = [1 - is_finite(rate).astype(system.dtype) for rate in system.flow(t, weights)]
+    return system.network.per_layer(bad) == 0
+
+
+def blanked(
+    good: Bool[Array, " records"], t: Float[Array, " records"], records: Observables
+) -> tuple[Float[Array, " records"], Observables]:
+    """Times and records with NaN where they are not good; whole numbers 0."""
+
+    def blank(a: Array) -> Array:
+        nothing = jnp.nan if jnp.issubdtype(a.dtype, jnp.inexact) else 0
+        there = good.reshape(-1, *[1] * (a.ndim - 1))
+        return jnp.where(there, a, jnp.asarray(nothing, a.dtype))
+
+    return blank(t), jax.tree.map(blank, records)

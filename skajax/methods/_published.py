@@ -1,32 +1,30 @@
 """The discrete rule of the published experiments, step for step."""
 
-from functools import partial
 from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from skajax._checks import require, require_positive
-from skajax._numbers import as_float
-from skajax._types import Array, Inputs, Int, PerLayer, Scalar, ScalarLike, Tensors, Weights
-from skajax.entropy import BITS, decision_derivative, entropy_gradient
-from skajax.methods._fixed import FixedStep, Record, whole_steps
-from skajax.network import Network
-from skajax.observables import Net, dissipation, observe
+from skajax._checks import as_number, require, require_positive
+from skajax._types import PerLayer, ScalarLike, Tensors, Weights
+from skajax.energies import Entropy
+from skajax.entropy import BITS, entropy_gradient
+from skajax.inputs import Batch
+from skajax.methods._fixed import Method, Now, Step, whole_steps
+from skajax.system import Changes, System, dots
 
 
-class _Carry(NamedTuple):
-    k: Int[Array, ""]
-    t: Scalar
-    weights: Weights
+class _Memory(NamedTuple):
     Z: Tensors  # of the previous pass
     D: Tensors
-    net: Net  # accumulated up to the previous pass
-    lost: PerLayer  # dissipated in the previous update
+    net: tuple[
+        PerLayer, PerLayer
+    ]  # accumulated up to the previous pass, in the published and the equation's sign
+    lost: PerLayer  # dissipated in the previous update, per unit of time
 
 
-class Published(FixedStep):
+class Published(Method):
     """The published rule: K forward passes k = 0..K-1, of which pass 0 only forwards.
 
     At each pass k ≥ 1, with ΔD = D_k - D_{k-1} and ΔZ = Z_k - Z_{k-1},
@@ -45,15 +43,10 @@ class Published(FixedStep):
     pass behind. Both vanish with dt, so its limit is the same ODE, with order 1.
     """
 
-    dt: ScalarLike = eqx.field(converter=as_float)
+    dt: ScalarLike = eqx.field(converter=as_number)
 
     records_end: ClassVar[bool] = False
     rotates: ClassVar[bool] = True
-
-    @property
-    def name(self) -> str:
-        """Published."""
-        return "Published"
 
     def __check_init__(self) -> None:
         """Refuse a step that is no step."""
@@ -70,48 +63,52 @@ class Published(FixedStep):
         )
         return K - 1
 
-    def start(self, network: Network, weights: Weights, x: Inputs) -> _Carry:
+    def accepts(self, system: System) -> None:
+        """The rule is that of the local entropy, on one batch at rest."""
+        require(
+            isinstance(system.energy, Entropy) and system.energy.local,
+            "energy",
+            "be Entropy() with Published, which is a rule of the local entropy by its definition",
+            f"it was {system.energy!r}",
+        )
+        require(
+            isinstance(system.inputs, Batch),
+            "x",
+            "be one batch at rest with Published, whose differences are between passes of the same samples",
+            f"it was {type(system.inputs).__name__}",
+        )
+
+    def init(self, system: System, weights: Weights) -> _Memory:
         """Pass 0: forward only."""
-        Z, D = network.forward(weights, x)
-        zero = jnp.zeros(len(Z), x.dtype)
-        t = jnp.zeros((), x.dtype)
-        return _Carry(jnp.asarray(0), t, weights, Z, D, Net(zero, zero), zero)
+        trace = system.trace(0.0, weights)
+        zero = jnp.zeros(len(trace.Z), system.dtype)
+        return _Memory(trace.Z, trace.D, (zero, zero), zero)
 
-    def step(self, network: Network, carry: _Carry, x: Inputs) -> tuple[_Carry, Record]:
+    def step(self, system: System, now: Now) -> Step:
         """Pass k + 1, for k updates done: forward, record, update."""
-        dt = self.dt
-        Z, D = network.forward(carry.weights, x)
+        dt, network, before = self.dt, system.network, now.memory
+        batch = system.inputs.at(now.t)
+        trace = network.trace(now.weights, batch.x)
         # Nothing has moved between pass 0 and pass 1, whatever the rounding of the two.
-        first = carry.k == 0
-        change = lambda new, old: jnp.where(first, 0, new - old)
-        delta_Z, delta_D = jax.tree.map(change, (Z, D), (carry.Z, carry.D))
-        slope_delta_Z = jax.tree.map(lambda z, dz: decision_derivative(z) * dz, Z, delta_Z)
+        change = lambda new, old: jnp.where(now.k == 0, 0, new - old)
+        delta_Z, delta_D = jax.tree.map(change, (trace.Z, trace.D), (before.Z, before.D))
 
-        # Sums per step first: dividing them by dt costs less than dividing every ΔZ and ΔD.
-        per_step = observe(
-            carry.weights, Z, D, delta_Z, delta_D, slope_delta_Z, carry.lost, carry.net
-        )
-        observables = per_step.per_time(dt)
-        net = Net(
-            carry.net.published + per_step.tensor_net_rate,
-            carry.net.equation + per_step.tensor_net_rate_equation,
-        )
-        observables = eqx.tree_at(
-            lambda o: (o.tensor_net, o.tensor_net_equation), observables, tuple(net)
-        )
+        D_dZ = dots(trace.D, delta_Z)
+        pull = BITS * dots(trace.Z, network.slopes(trace.Z, delta_Z))
+        net = (before.net[0] + (D_dZ - pull), before.net[1] + (D_dZ + pull))
+        changes = Changes(trace, delta_Z, delta_D, dt, before.lost, {+1: net[0], -1: net[1]})
 
-        weights, gradients = [], []
-        inputs = (x, *carry.D[:-1])
-        for layer, w, x_l, z, dD in zip(
-            network.layers, carry.weights, inputs, Z, delta_D, strict=True
-        ):
-            g = entropy_gradient(z) - BITS * dD
-            _, pullback = jax.vjp(partial(layer.knowledge, x=x_l), w)
-            (gradient,) = pullback(g * (1 / x.shape[0]))
-            gradients.append(gradient)
-            weights.append(jax.tree.map(lambda p, q: p - dt * q, w, gradient))
-
-        k = carry.k + 1
-        lost = dt * dissipation(tuple(gradients), tuple(gradients), x.shape[0])
-        after = _Carry(k, k.astype(x.dtype) * dt, tuple(weights), Z, D, net, lost)
-        return after, Record(carry.t, observables)
+        by_Z = tuple(
+            (entropy_gradient(z) - BITS * dD) * (1 / z.shape[0])
+            for z, dD in zip(trace.Z, delta_D, strict=True)
+        )
+        lagging = network.trace(now.weights, batch.x, decided=before.D).inputs
+        gradients = network.pull(now.weights, lagging, by_Z)
+        rates = network.rates(system.dtype)
+        paced = tuple(
+            g if rate is None else jax.tree.map(lambda leaf, r=rate: r * leaf, g)
+            for g, rate in zip(gradients, rates, strict=True)
+        )
+        weights = jax.tree.map(lambda w, g: w - dt * g, now.weights, paced)
+        lost = batch.x.shape[0] * network.inner(paced, paced)
+        return Step(weights, changes=changes, memory=_Memory(trace.Z, trace.D, net, lost))

@@ -1,8 +1,8 @@
 """An adaptive run that a stop rule may end, where values are not known: inside jit and vmap.
 
-The steps are those of a run outside: whole ones until the rule holds at the end of one, which is then
-undone; bisection on its interpolant for where the rule begins to hold; and one step cut to end there.
-Here all of it is one program of fixed shapes, and whether it stopped is data.
+The steps are those of a run outside: whole ones until the rule holds within one, which is then undone;
+and one step cut to end where it began to hold. Here all of it is one program of fixed shapes, and
+whether it stopped is data.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from skajax._types import Scalar, TimeSeries, Weights
-from skajax.methods._integrate import Integrator, Leg, advance, begin, locate
+from skajax.methods._integrate import Integrator, Leg, advance, begin
 from skajax.methods._method import (
     COMPLETED,
     DIVERGED,
@@ -21,8 +21,9 @@ from skajax.methods._method import (
     Evolution,
     Outcome,
     Stats,
+    blanked,
+    finite_flow,
     finite_layers,
-    is_finite,
 )
 
 
@@ -39,7 +40,7 @@ def stopping(
 
     Records at ``ts``, and one more, wherever the rule holds; what comes after is NaN.
     """
-    problem, kept = integrator.problem, len(ts) + 1
+    system, kept = integrator.system, len(ts) + 1
     # One row to spare, so that the time after the last is infinite, with a record at the stop too.
     ts = jnp.append(ts, jnp.full(2, jnp.inf, ts.dtype))
     rows = jnp.arange(len(ts))
@@ -47,22 +48,23 @@ def stopping(
     assert at_once is not None
 
     def go(integrator: Integrator, carry: Any, ts: TimeSeries, saved: Any, end: Scalar) -> Leg:
-        return advance(integrator, carry, ts, saved, end, jnp.asarray(True), limit=None)
+        since = jnp.zeros_like(t1)
+        return advance(integrator, carry, ts, saved, end, jnp.asarray(True), since, limit=None)
 
     nowhere = jnp.asarray(-jnp.inf, t1.dtype)  # to where no step leads
     way = go(integrator, carry, ts, jnp.asarray(0), jnp.where(at_once.holds, nowhere, t1))
     inside = way.status == STOPPED
     stopped = at_once.holds | inside
-    t_stop, stop = locate(integrator, way.carry, way.carry.t, way.attempt, way.stop)
-    stop = jax.tree.map(lambda a, b: jnp.where(at_once.holds, a, b), at_once, stop)
-    t_stop = jnp.where(at_once.holds, 0, t_stop)
+    stop = jax.tree.map(lambda a, b: jnp.where(at_once.holds, a, b), at_once, way.stop)
+    t_stop = jnp.where(at_once.holds, 0, way.stop_t)
 
     # The records that are due before it, and its own.
     due = jnp.sum(ts < t_stop)
     until = jnp.where(rows < due, ts, jnp.where(rows == due, t_stop, jnp.inf))
-    unruled = eqx.tree_at(lambda i: i.rule, integrator, None, is_leaf=lambda node: node is None)
-    before = way.carry._replace(memory=None)
-    rest = go(unruled, before, until, way.saved, jnp.where(inside, t_stop, nowhere))
+    before = way.carry._replace(watch=None)
+    rest = go(
+        integrator.without_rule(), before, until, way.saved, jnp.where(inside, t_stop, nowhere)
+    )
 
     pick = lambda condition, a, b: jax.tree.map(
         lambda u, v: jnp.where(condition.reshape(-1, *[1] * (u.ndim - 1)), u, v), a, b
@@ -71,17 +73,16 @@ def stopping(
     t, records = pick(at_once.holds & (rows == 0), (first.t, first.records), (t, records))
     saved = jnp.where(at_once.holds, 1, rest.saved)
     t, records = jax.tree.map(lambda a: a[:kept], (t, records))
-    layers = finite_layers(records)
+    layers = finite_layers(records, jnp.zeros((kept, len(system.network.rows)), t.dtype))
     there = rows[:kept] < saved
     good = jnp.cumprod(there & layers.all(axis=-1)).astype(bool)
-    nan = jax.tree.map(lambda a: jnp.full_like(a, jnp.nan), (t, records))
-    t, records = pick(good, (t, records), nan)
+    t, records = blanked(good, t, records)
 
     end = rest.carry
-    final = problem.state(end.weights, end.t)
+    final = system.state(end.t, end.weights)
     status = jnp.where(inside, rest.status, way.status)
     failed = ~at_once.holds & (status != RUNNING)
-    flowing = jnp.stack([is_finite(rate) for rate in problem.flow(end.weights)])
+    flowing = finite_flow(system, end.t, end.weights)
     finite = (layers | ~there[:, None]).all(axis=0) & (flowing | ~failed)
     code = jnp.where(failed, status, jnp.where(stopped, STOPPED, COMPLETED))
     code = jnp.where(finite.all(), code, DIVERGED)

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator, ScalarFormatter
 from numpy.typing import NDArray
 
 from skajax._checks import require
-from skajax.observables import LABELS
+from skajax.observables import BY_NAME, Observable
 from skajax.plot._style import GREY, Mark, has_palette, layer_colour
 
 AxesArray: TypeAlias = NDArray[np.object_]
@@ -27,11 +27,11 @@ TIME = "time $t$"
 _PLAIN: dict[str, Any] = {"frameon": False, "fontsize": "small"}
 
 
-def label(observable: str, *, narrow: bool = False) -> str:
+def label(observable: str | Observable, *, narrow: bool = False) -> str:
     """Name, symbol and unit for an axis; a pure number has no unit. Narrow for panels."""
-    text, symbol, unit = LABELS[observable]
-    name, *qualifier = text.split(", ")
-    quantity = symbol if unit == "1" else f"{symbol} ({unit})"
+    what = BY_NAME[observable] if isinstance(observable, str) else observable
+    name, *qualifier = (what.label or what.name).split(", ")
+    quantity = what.symbol if what.unit == "1" else f"{what.symbol} ({what.unit})"
     parts = [name, quantity] if narrow else [f"{name} {quantity}"]
     return "\n".join(parts + qualifier)
 

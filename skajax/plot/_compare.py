@@ -18,7 +18,7 @@ from skajax.plot._axes import (
 )
 from skajax.plot._ensemble import Curves, Runs, band_key, draw, is_ensemble, read
 from skajax.plot._history import history
-from skajax.plot._read import SIGNED, check_observable
+from skajax.plot._read import check_observable
 from skajax.plot._style import STEPS
 
 
@@ -40,8 +40,8 @@ def comparison(
     Returns the axes, one a layer. Raises ValueError for no runs, for runs with different numbers
     of layers, and for what is no observable of a layer.
     """
-    check_observable(observable)
     require(len(runs) > 0, "runs", "hold at least one run", "it was empty")
+    what = check_observable(observable, list(runs.values()))
     drawn = {name: read(run, observable, f"runs[{name!r}]") for name, run in runs.items()}
     everyone = list(drawn.values())
     if reference is not None:
@@ -53,7 +53,7 @@ def comparison(
     own = axes is None
     axes = panels(axes, counts[0])
     for column, ax in enumerate(axes):
-        if observable in SIGNED:
+        if what.signed:
             zero_line(ax)
         for name, (t, values, *_) in drawn.items():
             style = {"color": colours[name], "linewidth": 1.4, "marker": "o" if len(t) == 1 else ""}
@@ -63,7 +63,7 @@ def comparison(
             style = {"color": "black", "linewidth": 1.3, "linestyle": (0, (3.5, 2)), "zorder": 4}
             draw(ax, t, values[..., column], bands=1, label="ODE limit", **style)
         ax.margins(x=0.02)
-    name_panels(axes, TIME, label(observable, narrow=True), outer=own)
+    name_panels(axes, TIME, label(what, narrow=True), outer=own)
     legend_below(axes, own=own, also=band_key(*everyone, bands=1))
     return axes
 
@@ -92,6 +92,6 @@ def ensemble(runs: Runs, observable: str = "flow_norm", *, ax: Axes | None = Non
         "be a batch of runs, as jax.vmap makes it, or a sweep's dataset",
         f"its times have the shape {shape}",
     )
-    check_observable(observable)
+    check_observable(observable, runs)
     read(runs, observable, "runs")  # refuses by this function's name for them
     return history(runs, observable, ax=ax)

@@ -9,7 +9,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from skajax._checks import require
 from skajax._types import ArrayLike, Float
-from skajax.observables import LABELS
+from skajax.observables import BY_NAME
 from skajax.plot._axes import legend_beside, named, single
 from skajax.plot._ensemble import Curves, band_key, draw
 from skajax.plot._style import GREY, INK, layer_line
@@ -110,5 +110,5 @@ def invariance(
     ax.axhline(accuracy, color=INK, linewidth=0.9, linestyle=":", zorder=1)
     place = {"transform": ax.get_yaxis_transform(), "ha": "right", "va": "bottom"}
     ax.text(1, accuracy, f"{100 * accuracy:g} %", color=INK, fontsize="small", **place)
-    ax.set(title=str(rules[0]), ylabel=f"relative error, {LABELS[observable].text}")
+    ax.set(title=str(rules[0]), ylabel=f"relative error, {BY_NAME[observable].label}")
     return ax

@@ -16,7 +16,7 @@ from skajax.plot._axes import (
     zero_line,
 )
 from skajax.plot._ensemble import Runs, band_key, draw, is_ensemble, read
-from skajax.plot._read import SIGNED, TENSOR_NETS, check_observable, one_run
+from skajax.plot._read import TENSOR_NETS, check_observable, one_run
 from skajax.plot._style import CROSSING, MINIMUM, PEAK, layer_line, output_line
 from skajax.trajectory import Trajectory
 
@@ -51,14 +51,14 @@ def history(
     the runs and bands from 25 to 75 % and, fainter, from 5 to 95 % of them, at each time, without
     landmarks. A run that failed counts up to its failure, and the legend says how many there were.
     """
-    check_observable(observable)
+    what = check_observable(observable, run)
     require(against in ("time", "K"), "against", "be 'time' or 'K'", f"it was {against!r}")
     found = read(run, observable, "run")
     t, dt = found.t, found.dt or PAPER_DT
     x = t if against == "time" else 1 + t / dt
     layers = found.values.shape[-1]
     ax = single(ax)
-    if observable in SIGNED:
+    if what.signed:
         zero_line(ax)
     for layer in range(1, layers + 1):
         style = layer_line(layer, layers, len(t))
@@ -70,7 +70,7 @@ def history(
         draw_marks(ax, mark, points)
     ax.margins(x=0.02)
     passes = rf"pass $K = 1 + t / \Delta t$,  $\Delta t = {dt:.4g}$"
-    ax.set(xlabel=TIME if against == "time" else passes, ylabel=label(observable))
+    ax.set(xlabel=TIME if against == "time" else passes, ylabel=label(what))
     layer_key(ax, layers, also=band_key(found))
     return ax
 

@@ -66,7 +66,7 @@ def tensor_net_against_knowledge(
     entropy minimum (hollow if that is the run's first or last record). Returns the axes, one a
     layer. An ensemble is drawn as by :func:`flow_against_knowledge`.
     """
-    check_observable(observable, TENSOR_NETS)
+    check_observable(observable, run, TENSOR_NETS)
     marks = []
     if isinstance(run, Trajectory) and not is_ensemble(run):
         run = one_run(run)

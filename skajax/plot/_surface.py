@@ -10,10 +10,9 @@ from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 
 from skajax._checks import require
 from skajax._types import Float
-from skajax.observables import LABELS
+from skajax.observables import BY_NAME
 from skajax.plot._axes import TIME, colour_bar, draw_marks, label, legend_above, named, single
 from skajax.plot._history import LANDMARKS
-from skajax.plot._read import SIGNED as WITH_SIGN
 from skajax.plot._read import check_observable, one_run, series, times
 from skajax.plot._style import INK, MAGNITUDE, SIGNED, layer_colour, layer_line
 from skajax.trajectory import Trajectory
@@ -38,7 +37,7 @@ def heatmap(
     not for the alignment, a cosine, whose rows are comparable on the scale from -1 to 1. Landmarks
     are marked as in :func:`history`.
     """
-    check_observable(observable)
+    what = check_observable(observable, run)
     run = one_run(run)
     t, values = times(run), series(run, observable)
     layers = values.shape[1]
@@ -50,7 +49,7 @@ def heatmap(
 
     ax = single(ax, size=(6.6, 1.5 + 0.5 * min(layers, 10)))
     ax.grid(visible=False)
-    signed = observable in WITH_SIGN
+    signed = what.signed
     rows = np.arange(layers + 1) + 0.5
     edges = _edges(t)
     mesh = ax.pcolormesh(
@@ -76,14 +75,14 @@ def heatmap(
     most = ["" for _ in shown]
     if normalise:
         sign = "±" if signed else "≤ "
-        most = [f"\n{sign}{_amount(largest[n - 1], LABELS[observable].unit)}" for n in shown]
+        most = [f"\n{sign}{_amount(largest[n - 1], what.unit)}" for n in shown]
     names = [f"layer {n}{much}" for n, much in zip(shown, most, strict=True)]
     ax.set_yticks(shown, names, fontsize="small", linespacing=1.3)
     ax.tick_params(axis="y", length=0)
     ax.spines[:].set_visible(False)
-    text = label(observable, narrow=True)
+    text = label(what, narrow=True)
     if normalise:
-        text = f"{LABELS[observable].text}\nover the layer's largest"
+        text = f"{what.label or what.name}\nover the layer's largest"
     colour_bar(mesh, [ax], text)
     return ax
 
@@ -147,8 +146,12 @@ def lagrangian_3d(run: Trajectory, *, ax: Axes | None = None) -> Axes3D:
         ax.plot(t, place, 0 * t, color=colour, linewidth=0.6)
         ax.add_collection3d(Poly3DCollection([wall], facecolor=colour, linewidth=0, alpha=0.18))
     power = int(np.floor(np.log10(np.abs(values).max() or 1.0)))
-    text, symbol, unit = LABELS["lagrangian"]
-    ax.set(xlabel=TIME, ylabel="layer", zlabel=f"{text} {symbol} ($10^{{{power}}}$ {unit})")
+    what = BY_NAME["lagrangian"]
+    ax.set(
+        xlabel=TIME,
+        ylabel="layer",
+        zlabel=f"{what.label} {what.symbol} ($10^{{{power}}}$ {what.unit})",
+    )
     ax.zaxis.set_major_formatter(lambda z, _: f"{z / 10.0**power:g}".replace("-", "−"))
     ax.set_yticks(np.arange(1, layers + 1, -(-layers // 8)))
     ax.view_init(elev=22, azim=-58)

@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from skajax._checks import require
-from skajax.observables import LABELS
+from skajax.observables import BY_NAME, DIAGNOSTICS
 from skajax.plot._axes import legend_beside, named, single
 from skajax.plot._style import INK, layer_colour
 
@@ -42,9 +42,9 @@ def work_precision(
     """
     require(cost in _COSTS, "cost", f"be one of {list(_COSTS)}", f"it was {cost!r}")
     require(
-        error == "weights" or error in LABELS,
+        error == "weights" or error in DIAGNOSTICS,
         "error",
-        f"be 'weights' or one of {list(LABELS)}",
+        f"be 'weights' or one of {list(DIAGNOSTICS)}",
         f"it was {error!r}",
     )
     for name in ("scale", "T"):
@@ -81,7 +81,7 @@ def work_precision(
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.xaxis.set_major_formatter("{x:g}")
         ax.xaxis.set_minor_formatter(NullFormatter())
-    what = "weights" if error == "weights" else LABELS[error].text
+    what = "weights" if error == "weights" else BY_NAME[error].label
     ax.set(xlabel=_COSTS[cost], ylabel=f"relative error, {what}")
     handles = named(ax)
     if len(precisions) > 1:

@@ -11,16 +11,16 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
-from tqdm.auto import tqdm
 
 from skajax import landmarks, timescales
-from skajax._files import write_netcdf
+from skajax._files import image, netcdf, put
+from skajax._progress import each
+from skajax._simulate import simulate
 from skajax._types import Float, Weights
 from skajax._version import versions
 from skajax.methods import Adaptive
 from skajax.network import Network, mlp
 from skajax.plot import predicted_times
-from skajax.simulate import simulate
 from skajax.study.causes import FIRST, HIDDEN, causes
 from skajax.study.kept import check_settings, described, kept, open_folder
 from skajax.study.settings import QUICK, SETTINGS, Setting
@@ -68,21 +68,21 @@ def architectures(
     numbers than this study's are refused with a ValueError, not mixed in.
     """
     chosen = check_settings(settings if settings is not None else QUICK if quick else SETTINGS)
-    folder = open_folder(out, list(_NUMBERS))
+    folder = open_folder(out)
     found = []
-    for one in tqdm(chosen, desc="settings", disable=None, leave=False):
+    for one in each(chosen, "settings", len(chosen)):
         measured = kept(folder, "measured", one, _NUMBERS["measured"], partial(_measured, one))
         predicted = kept(folder, "predicted", one, _NUMBERS["predicted"], partial(_predicted, one))
         found.append(_compared(measured, predicted))
     data = _assembled(chosen, found)
     if folder is not None:
-        write_netcdf(data, folder / "architectures.nc")
-        (folder / "architectures.md").write_text(table(data), encoding="utf-8")
+        put(netcdf(data), folder / "architectures.nc")
+        put(table(data).encode(), folder / "architectures.md")
         with matplotlib.rc_context({"backend": "agg"}):
             ax = predicted_times(data)
             figure = ax.get_figure(root=True)
             assert figure is not None
-            figure.savefig(folder / "architectures.png", dpi=150)
+            put(image(figure), folder / "architectures.png")
             plt.close(figure)
     return data
 

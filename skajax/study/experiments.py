@@ -9,15 +9,15 @@ import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm.auto import tqdm
 
 from skajax import data
+from skajax._progress import Progress
+from skajax._simulate import simulate
 from skajax._types import Array, Float, Int, Weights
-from skajax.flow import State, state
 from skajax.landmarks import PAPER_DT
 from skajax.methods import Adaptive, Euler, Published
 from skajax.network import Network, mlp
-from skajax.simulate import simulate
+from skajax.system import State, state
 from skajax.trajectory import Trajectory
 
 T = 0.5
@@ -105,10 +105,11 @@ def gather(*, seeds: int = 16) -> Evidence:
         "snapshots_continuous": lambda: _snapshots_continuous(network, weights, x),
     }
     results = {}
-    with tqdm(plan.items(), disable=None, leave=False) as bar:
-        for name, experiment in bar:
-            bar.set_description(f"experiment: {name.replace('_', ' ')}")
+    with Progress("experiments", len(plan)) as progress:
+        for name, experiment in plan.items():
+            progress.now(f"experiment {name.replace('_', ' ')}")
             results[name] = jax.tree.map(np.asarray, jax.block_until_ready(experiment()))
+            progress.update()
     return Evidence(
         network=network,
         x=x,

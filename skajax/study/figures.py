@@ -8,21 +8,23 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from skajax import plot
+from skajax._files import image, put
+from skajax._progress import each
 from skajax.study.claims._claim import distance
 from skajax.study.experiments import STEPS, Evidence, T
 
 
 def draw(evidence: Evidence, folder: Path, format: str = "png") -> Iterator[Path]:
     """Draw every figure into the folder, one file each, and yield the files as they are written."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, (title, figure) in _figures(evidence).items():
+    figures = _figures(evidence)
+    for name, (title, figure) in each(figures.items(), "figures", len(figures)):
         axes = figure()
         first: Axes = np.ravel(np.asarray(axes, dtype=object))[0]
         whole = first.get_figure(root=True)
         assert whole is not None  # axes that were just drawn into one
         whole.suptitle(title, fontsize="medium")
         path = folder / f"{name}.{format}"
-        whole.savefig(path, dpi=150)
+        put(image(whole, format), path)
         plt.close(whole)
         yield path
 

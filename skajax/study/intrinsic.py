@@ -7,15 +7,15 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import xarray as xr
-from tqdm.auto import tqdm
 
 from skajax import timescales
 from skajax._checks import as_array, is_whole, require, require_positive
+from skajax._progress import Progress
+from skajax._simulate import simulate
 from skajax._types import Inputs, Weights
 from skajax.layers import Dense
 from skajax.methods import Adaptive, Euler
 from skajax.network import Network, check_inputs
-from skajax.simulate import simulate
 from skajax.trajectory import Trajectory
 
 RECORDS = 256
@@ -105,7 +105,7 @@ def intrinsic(
     found: dict[str, xr.Dataset] = {}
     decays = []
     total = sum(len(values) for values, _ in lanes.values())
-    with tqdm(total=total, desc="lanes", disable=None, leave=False) as bar:
+    with Progress("lanes", total) as bar:
         for axis, (values, run_at) in lanes.items():
             measured = []
             for value in values:

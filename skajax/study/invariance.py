@@ -17,13 +17,13 @@ import xarray as xr
 from jax.sharding import Mesh
 
 from skajax._checks import as_array, require, require_positive
+from skajax._simulate import simulate
 from skajax._types import Array, Float, Inputs, Weights
 from skajax._version import versions
 from skajax.methods import Adaptive, Euler, Method, Published
 from skajax.methods._method import COMPLETED
 from skajax.network import Network
-from skajax.observables import LABELS
-from skajax.simulate import simulate
+from skajax.observables import DIAGNOSTICS
 from skajax.study.errors import CurveError, Numbers, curve_error, local_orders, order, step_for
 from skajax.study.experiments import STEPS, T
 from skajax.sweeps import grid, sweep
@@ -102,7 +102,7 @@ def invariance(
     Raises ValueError for arguments that do not fit, and RunFailed where the reference does not complete.
     """
     pairs = _checked(pairs, methods, seeds)
-    require(judge in LABELS, "judge", f"be one of {list(LABELS)}", f"it was {judge!r}")
+    require(judge in DIAGNOSTICS, "judge", f"be one of {list(DIAGNOSTICS)}", f"it was {judge!r}")
     require_positive("accuracy", accuracy, "a relative error")
     start: Callable[[int], Weights] = weights if callable(weights) else lambda seed: weights
     require(
@@ -172,12 +172,12 @@ class _Records(NamedTuple):
 
 
 def _of_run(run: Trajectory, end: float) -> _Records:
-    curves = {name: np.asarray(getattr(run, name), float) for name in LABELS}
+    curves = {name: np.asarray(getattr(run, name), float) for name in DIAGNOSTICS}
     return _Records(np.asarray(run.t, float), curves).before(end)
 
 
 def _of_sweep(lane: xr.Dataset, end: float) -> _Records:
-    curves = {name: np.asarray(lane[name].values, float) for name in LABELS}
+    curves = {name: np.asarray(lane[name].values, float) for name in DIAGNOSTICS}
     return _Records(np.asarray(lane["t"].values, float), curves).before(end)
 
 
@@ -208,7 +208,7 @@ class _Limit(NamedTuple):
         method, end = self.method(looser), float(times[-1])
         save_at = times.astype(self.x.dtype)
         run = simulate(self.network, weights, self.x, method, end, save_at=save_at, throw=True)
-        return _Records(times, {n: np.asarray(getattr(run, n), float) for n in LABELS})
+        return _Records(times, {n: np.asarray(getattr(run, n), float) for n in DIAGNOSTICS})
 
 
 def _distinct(times: Float[np.ndarray, " _"], eps: float) -> Float[np.ndarray, " _"]:
@@ -223,7 +223,7 @@ def _errors(run: _Records, limit: _Records) -> Float[np.ndarray, "norms observab
     """On the run's own times, which are among the limit's."""
     after = np.searchsorted(limit.t, run.t).clip(1, len(limit.t) - 1)
     at = after - (run.t - limit.t[after - 1] < limit.t[after] - run.t)
-    found = np.full((len(NORMS), len(LABELS), run.curves["flow_norm"].shape[1]), np.nan)
+    found = np.full((len(NORMS), len(DIAGNOSTICS), run.curves["flow_norm"].shape[1]), np.nan)
     for place, (name, f) in enumerate(run.curves.items()):
         g = limit.curves[name][at]
         if name == "output_mean":  # the neurons are one layer's
@@ -287,7 +287,7 @@ class _Search(NamedTuple):
             simulate(self.limit.network, weights, self.limit.x, method, steps=K), self.end
         )
         errors = _errors(run, self.limit.solve(weights, also=run.t))
-        return float(np.nanmax(errors[NORMS.index("l2"), list(LABELS).index(self.judge)]))
+        return float(np.nanmax(errors[NORMS.index("l2"), list(DIAGNOSTICS).index(self.judge)]))
 
 
 def _checked(
@@ -328,7 +328,7 @@ def _empty(
         "seed": len(seeds),
         "pair": len(pairs),
         "norm": len(NORMS),
-        "observable": len(LABELS),
+        "observable": len(DIAGNOSTICS),
         "layer": layers,
     }
     beside_pair = tuple(dim for dim in sizes if dim != "pair")
@@ -357,7 +357,7 @@ def _empty(
         "dt": ("pair", [eta for eta, _ in pairs], {"long_name": "step size", "units": "time"}),
         "K": ("pair", [K for _, K in pairs], {"long_name": "number of steps", "units": "1"}),
         "norm": list(NORMS),
-        "observable": list(LABELS),
+        "observable": list(DIAGNOSTICS),
         "layer": np.arange(1, layers + 1),
     }
     return xr.Dataset(variables, coords)

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from skajax._checks import require
-from skajax.observables import LABELS
+from skajax.observables import BY_NAME
 from skajax.study.errors import order
 from skajax.study.invariance import NORMS
 from skajax.study.words import band, number, percent
@@ -36,12 +36,12 @@ def invariance_table(data: xr.Dataset, *, norm: str = "l2") -> str:
             needed = row["needed_dt"].min(("layer", "seed")).item()
             last = f"{needed:.2g}" if math.isfinite(needed) else "–"
             lines.append(
-                f"| {' | '.join([LABELS[str(name)].text, *cells, _orders(orders), last])} |"
+                f"| {' | '.join([BY_NAME[str(name)].label, *cells, _orders(orders), last])} |"
             )
         met = data["verified_K"].sel(rule=rule).item()
         if math.isfinite(met):
             dt, error = (data[f"verified_{n}"].sel(rule=rule).item() for n in ("dt", "error"))
-            judge = LABELS[data.attrs["judge"]].text
+            judge = BY_NAME[data.attrs["judge"]].label
             lines += [
                 "",
                 f"Verified: η = {dt:.3g}, K = {met:.0f} leaves {percent(error, 3)} of the {judge}.",

@@ -10,7 +10,7 @@ from typing import Any
 import xarray as xr
 
 from skajax._checks import require
-from skajax._files import read_netcdf, write_netcdf
+from skajax._files import netcdf, put, read_netcdf, require_folder
 from skajax._memory import make_room_for_programs
 from skajax._version import versions
 from skajax.study.settings import Setting
@@ -28,16 +28,11 @@ def check_settings(settings: Sequence[Setting]) -> tuple[Setting, ...]:
     return chosen
 
 
-def open_folder(out: str | os.PathLike[str] | None, parts: Sequence[str]) -> Path | None:
-    """The folder, made, with one for each part; None where nothing is to be kept."""
+def open_folder(out: str | os.PathLike[str] | None) -> Path | None:
+    """The folder, which is made when there is something to keep; None where nothing is to be kept."""
     if out is None:
         return None
-    folder = Path(out)
-    free = not folder.exists() or folder.is_dir()
-    require(free, "out", "be a folder", f"{str(folder)!r} is a file")
-    for part in parts:
-        (folder / part).mkdir(parents=True, exist_ok=True)
-    return folder
+    return require_folder("out", out)
 
 
 def kept(
@@ -66,7 +61,7 @@ def kept(
     make_room_for_programs()
     data = make().assign_attrs(format=FORMAT, configuration=about, **versions())
     if path is not None:
-        write_netcdf(data, path)
+        put(netcdf(data), path)
     return data
 
 

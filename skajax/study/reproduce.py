@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import matplotlib
 import xarray as xr
-from tqdm.auto import tqdm
 
 from skajax._checks import is_whole, require
-from skajax._files import write_netcdf
+from skajax._files import netcdf, put, require_folder
+from skajax._progress import each, told
 from skajax._version import versions
 from skajax.study import report
 from skajax.study.claims import CLAIMS, Claim, Finding
@@ -28,6 +28,7 @@ class Reproduction(NamedTuple):
     files: tuple[Path, ...]
 
 
+@told("reproduce")
 def reproduce(
     out: str | os.PathLike[str], *, seeds: int | None = None, quick: bool = False
 ) -> Reproduction:
@@ -46,24 +47,21 @@ def reproduce(
         "be a whole number, at least 2, because spreads are measured",
         f"it was {seeds!r}",
     )
-    out = Path(out)
-    require(not out.exists() or out.is_dir(), "out", "be a folder", f"{str(out)!r} is a file")
-    out.mkdir(parents=True, exist_ok=True)
+    out = require_folder("out", out)
     evidence = gather(seeds=seeds)
-    judged = tuple((claim, claim.examine(evidence)) for claim in CLAIMS)
+    claims = each(CLAIMS, "claims", len(CLAIMS))
+    judged = tuple((claim, claim.examine(evidence)) for claim in claims)
     setting = _setting(evidence, quick)
     files = {
         "claims.md": report.markdown(judged, evidence, setting),
         "claims.json": report.as_json(judged, evidence, setting),
     }
     for name, text in files.items():
-        (out / name).write_text(text, encoding="utf-8")
-    write_netcdf(_runs(evidence, setting), out / "runs.nc")
+        put(text.encode(), out / name)
+    put(netcdf(_runs(evidence, setting)), out / "runs.nc")
     # Draw without a screen, and leave the caller's choice of one alone.
     with matplotlib.rc_context({"backend": "agg"}):
-        figures = list(
-            tqdm(draw(evidence, out / "figures"), desc="figures", disable=None, leave=False)
-        )
+        figures = list(draw(evidence, out / "figures"))
     return Reproduction(evidence, judged, (*(out / name for name in (*files, "runs.nc")), *figures))
 
 

@@ -8,15 +8,15 @@ from typing import Any
 import jax
 import numpy as np
 import xarray as xr
-from tqdm.auto import tqdm
 
 from skajax import timescales
 from skajax._checks import require, require_positive
-from skajax._files import write_netcdf
+from skajax._files import netcdf, put
+from skajax._progress import each
+from skajax._simulate import simulate
 from skajax._version import versions
 from skajax.methods import Adaptive, Euler
 from skajax.network import mlp
-from skajax.simulate import simulate
 from skajax.study.kept import check_settings, described, kept, open_folder
 from skajax.study.settings import QUICK, SETTINGS, Setting
 
@@ -54,19 +54,19 @@ def schedules(
     fits = len(fractions) >= 1 and all(0 < f < 1 for f in fractions)
     require(fits, "fractions", "lie inside (0, 1)", f"they were {fractions!r}")
     require_positive("accuracy", accuracy, "a relative error")
-    folder = open_folder(out, ["scheduled"])
+    folder = open_folder(out)
     numbers = {"fractions": list(fractions), "accuracy": accuracy, "rtol": RTOL}
     rows = [
         kept(folder, "scheduled", one, numbers, partial(_scheduled, one, fractions, accuracy))
-        for one in tqdm(chosen, desc="settings", disable=None, leave=False)
+        for one in each(chosen, "settings", len(chosen))
     ]
     joined = xr.concat(rows, "setting", combine_attrs="drop")
     data = described(joined, chosen).assign_attrs(
         format="skajax schedules 1", accuracy=accuracy, **versions()
     )
     if folder is not None:
-        write_netcdf(data, folder / "schedules.nc")
-        (folder / "schedules.md").write_text(schedules_table(data), encoding="utf-8")
+        put(netcdf(data), folder / "schedules.nc")
+        put(schedules_table(data).encode(), folder / "schedules.md")
     return data
 
 

@@ -15,13 +15,14 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from skajax._checks import as_array, require
+from skajax._checks import as_array, as_number, require, unmasked
+from skajax._modes import enable_x64
+from skajax._simulate import simulate
 from skajax._types import Inputs, ScalarLike, Weights
 from skajax._version import versions
 from skajax.methods import Adaptive
 from skajax.network import Network, check_inputs, check_weights
-from skajax.simulate import simulate
-from skajax.study.work_precision import enable_x64, numbers
+from skajax.study.work_precision import numbers
 
 METRICS = {
     "fisher": "Fisher ratio",
@@ -167,14 +168,15 @@ def separation(
     check_inputs(x)
     weights = jax.tree.map(lambda leaf: as_array("weights", leaf), weights)
     check_weights(network, weights, x)
-    labels = np.asarray(y)
+    labels = np.asarray(unmasked("y", y))
     require(
         labels.shape == x.shape[:1],
         "y",
         f"hold one label for each of the {len(x)} samples",
         f"its shape was {labels.shape}",
     )
-    moments = np.array([float(t) for t in times])
+    given = [as_number(t) for t in np.atleast_1d(np.asarray(unmasked("times", times)))]
+    moments = np.array(given if all(isinstance(t, float) for t in given) else [])
     require(
         moments.ndim == 1
         and moments.size >= 1
@@ -256,7 +258,8 @@ def _held_out(labels: NDArray[Any], share: float, seed: int) -> NDArray[np.bool_
 
 
 def _labelled(features: ArrayLike, labels: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
-    features, labels = np.asarray(features, np.float64), np.asarray(labels)
+    features = np.asarray(unmasked("features", features), np.float64)
+    labels = np.asarray(unmasked("labels", labels))
     require(
         features.ndim == 2 and bool(np.isfinite(features).all()),
         "features",

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import optimistix as optx
 
 from skajax._checks import as_array, is_traced, is_whole, require, require_positive
+from skajax._simulate import simulate
 from skajax._types import (
     Array,
     Bool,
@@ -32,7 +33,6 @@ from skajax._types import (
 )
 from skajax.methods import Adaptive
 from skajax.network import Network, check_inputs, check_weights
-from skajax.simulate import simulate
 from skajax.trajectory import Trajectory
 
 SYNCHRONISED, NO_PEAK, APART = range(3)

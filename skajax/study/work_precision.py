@@ -15,24 +15,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from tqdm.auto import tqdm
 
 from skajax._checks import as_array, is_whole, require, require_positive
+from skajax._modes import enable_x64
+from skajax._progress import each
+from skajax._simulate import simulate
 from skajax._types import Float, Inputs, ScalarLike, Weights
 from skajax._version import versions
-from skajax.methods import Adaptive, Method
+from skajax.methods import AbstractMethod, Adaptive
 from skajax.network import Network, check_inputs, check_weights
-from skajax.observables import LABELS
-from skajax.simulate import simulate
+from skajax.observables import DIAGNOSTICS
 from skajax.study.errors import relative_error
 from skajax.trajectory import Trajectory
 
-try:
-    from jax import enable_x64
-except ImportError:  # JAX before 0.8 has it elsewhere
-    from jax.experimental import enable_x64  # pyright: ignore[reportAttributeAccessIssue]
-
-Solver: TypeAlias = diffrax.AbstractSolver | Callable[[float], Method]
+Solver: TypeAlias = diffrax.AbstractSolver | Callable[[float], AbstractMethod]
 """A Diffrax solver; or a function that makes a method of a number: rtol, or the step size dt."""
 
 ADAPTIVE: Mapping[str, Solver] = MappingProxyType(
@@ -131,15 +127,14 @@ def work_precision(
     data = _empty(ends, scales, precisions, field, records)
     cases = [(s, T, p) for s in scales for T in ends for p in precisions]
     references: dict[tuple[float, float], Trajectory] = {}
-    with tqdm(cases, desc="work and precision", disable=None, leave=False) as bar:
-        for scale, T, precision in bar:
-            scaled = jax.tree.map(lambda w, s=scale: w * np.float32(s), start)
-            problem = _Problem(network, scaled, inputs, T, records)
-            if (scale, T) not in references:
-                tight = Adaptive(diffrax.Dopri8(), rtol=REFERENCE, atol=REFERENCE / 100)
-                references[scale, T] = problem.recorded(tight, "float64", throw=True)
-            place = {"scale": scale, "T": T, "precision": precision}
-            _fill(data, place, problem, field, references[scale, T], rounds)
+    for scale, T, precision in each(cases, "work and precision", len(cases)):
+        scaled = jax.tree.map(lambda w, s=scale: w * np.float32(s), start)
+        problem = _Problem(network, scaled, inputs, T, records)
+        if (scale, T) not in references:
+            tight = Adaptive(diffrax.Dopri8(), rtol=REFERENCE, atol=REFERENCE / 100)
+            references[scale, T] = problem.recorded(tight, "float64", throw=True)
+        place = {"scale": scale, "T": T, "precision": precision}
+        _fill(data, place, problem, field, references[scale, T], rounds)
     return data
 
 
@@ -149,7 +144,7 @@ class _Contestant(NamedTuple):
     label: str
     kind: str
     settings: tuple[float, ...]
-    make: Callable[[float, float], Method]  # of a setting and T
+    make: Callable[[float, float], AbstractMethod]  # of a setting and T
 
 
 def _contestants(
@@ -183,13 +178,13 @@ def _contestants(
     ]
 
 
-def _adaptive(solver: Solver) -> Callable[[float, float], Method]:
+def _adaptive(solver: Solver) -> Callable[[float, float], AbstractMethod]:
     if isinstance(solver, diffrax.AbstractSolver):
         return lambda rtol, T: Adaptive(solver, rtol=rtol, atol=rtol / 100)
     return lambda rtol, T: solver(rtol)
 
 
-def _constant(solver: Solver) -> Callable[[float, float], Method]:
+def _constant(solver: Solver) -> Callable[[float, float], AbstractMethod]:
     if not isinstance(solver, diffrax.AbstractSolver):
         return lambda budget, T: solver(T / int(budget))
     tableau = getattr(solver, "tableau", None)
@@ -197,7 +192,7 @@ def _constant(solver: Solver) -> Callable[[float, float], Method]:
     if isinstance(tableau, diffrax.ButcherTableau):
         stages = tableau.num_stages - tableau.fsal
 
-    def method(budget: float, T: float) -> Method:
+    def method(budget: float, T: float) -> AbstractMethod:
         steps = max(1, round(budget) // stages)
         controller = diffrax.ConstantStepSize()
         # One more than is needed: the end may lie a rounding beyond the last step.
@@ -218,7 +213,7 @@ class _Problem(NamedTuple):
     records: int
 
     def solve(
-        self, method: Method, precision: str, save_at: Any = None, *, throw: bool = False
+        self, method: AbstractMethod, precision: str, save_at: Any = None, *, throw: bool = False
     ) -> Trajectory:
         """The run, its records and weights on the host."""
         with enable_x64(precision == "float64"):
@@ -228,7 +223,9 @@ class _Problem(NamedTuple):
             run = simulate(self.network, weights, x, method, self.T, save_at=save_at, throw=throw)
             return jax.tree.map(np.asarray, run)
 
-    def recorded(self, method: Method, precision: str, *, throw: bool = False) -> Trajectory:
+    def recorded(
+        self, method: AbstractMethod, precision: str, *, throw: bool = False
+    ) -> Trajectory:
         """The same, with the observables at the times they are compared at."""
         times = np.linspace(0, self.T, self.records) if self.records > 1 else [self.T]
         return self.solve(method, precision, times, throw=throw)
@@ -277,10 +274,10 @@ def _empty(
         ),
     }
     if records:
-        coords["observable"] = list(LABELS)
+        coords["observable"] = list(DIAGNOSTICS)
         variables["observable_error"] = (
             (*dims, "observable"),
-            np.full((*shape, len(LABELS)), np.nan),
+            np.full((*shape, len(DIAGNOSTICS)), np.nan),
             {"long_name": "relative L2 error over times and layers", "units": "1"},
         )
     device = ", ".join(sorted({d.device_kind for d in jax.devices()}))
@@ -315,7 +312,7 @@ def _fill(
             data[name].loc[at] = np.nan if count is None else int(count)
         if problem.records:
             recorded = problem.recorded(method, precision)
-            for name in LABELS:
+            for name in DIAGNOSTICS:
                 off = _series_error(recorded, reference, name)
                 data["observable_error"].loc[{**at, "observable": name}] = off
     best = [math.inf] * len(finished)

@@ -20,18 +20,21 @@ from jax.sharding import PartitionSpec as P
 
 from skajax._numbers import as_arrays
 from skajax._types import Array, Int, Weights
-from skajax.methods import Adaptive, Evolution, Method, Outcome, Stats
-from skajax.methods._adaptive import end_time, save_times, solve
-from skajax.methods._fixed import CHUNK, FixedStep, Record, record_shape, take, watch_of
-from skajax.methods._method import (
-    COMPLETED,
-    STOPPED,
-    Problem,
-    Request,
-    end_state,
-    finite_layers,
+from skajax.methods import AbstractMethod, Adaptive, Evolution, Method, Outcome, Stats
+from skajax.methods._adaptive import end_time, integrate_inside, save_times
+from skajax.methods._fixed import (
+    CHUNK,
+    Look,
+    Record,
+    begin,
+    look_of,
+    no_verdict,
+    record_shape,
+    take,
 )
-from skajax.stop import Rule, Verdict
+from skajax.methods._method import COMPLETED, STOPPED, Request, end_state
+from skajax.stop import Verdict
+from skajax.system import System
 
 LANES = "lanes"
 """The axis of a mesh over which lanes are divided."""
@@ -40,22 +43,21 @@ LANES = "lanes"
 class Lane(NamedTuple):
     """One run of a block."""
 
-    method: Method
-    problem: Problem
+    method: AbstractMethod
+    system: System
     weights: Weights
     request: Request
 
 
-def joins(method: Method, request: Request, mesh: Mesh | None = None) -> bool:
+def joins(method: AbstractMethod, request: Request, mesh: Mesh | None = None) -> bool:
     """Whether such a run can be one of a block, and not only one by itself.
 
-    An adaptive one that a rule ends, or that records its steps, goes by itself; and where samples are
-    divided too, because Diffrax's checks cannot be compiled for lanes and samples on one mesh.
+    An adaptive one that records its steps goes by itself; and where samples are divided too, because
+    Diffrax's checks cannot be compiled for lanes and samples on one mesh.
     """
-    if isinstance(method, FixedStep):
+    if isinstance(method, Method):
         return True
-    at_times = not isinstance(request.save_at, str) or request.save_at == "end"
-    known = request.until is None and at_times
+    known = not isinstance(request.save_at, str) or request.save_at == "end"
     whole = mesh is None or mesh.axis_names == (LANES,)
     return isinstance(method, Adaptive) and known and whole
 
@@ -69,9 +71,9 @@ def evolve_together(
     lane that does not come to its end is None: its own run tells what happened to it. The others'
     final states are there where they are asked for.
     """
-    dtype = lanes[0].problem.x.dtype
+    dtype = lanes[0].system.dtype
     lanes = [lane._replace(method=as_arrays(lane.method, dtype)) for lane in lanes]
-    if isinstance(lanes[0].method, FixedStep):
+    if isinstance(lanes[0].method, Method):
         return _Steps(lanes, mesh, final).run()
     return _solve_together(lanes, mesh, final)
 
@@ -192,7 +194,7 @@ def _over_lanes(one: Callable[..., Any], axes: Sequence[int | None], mesh: Mesh 
 
 
 class _Chunk(NamedTuple):
-    carry: Any
+    now: Any
     watch: Any
     records: Record
     good: Int[Array, " lanes"]
@@ -203,14 +205,14 @@ class _Chunk(NamedTuple):
 
 
 @eqx.filter_jit
-def _begin(fixed: _Stack, starts: _Stack, rule: Rule | None, n: Array, mesh: Mesh | None) -> Any:
+def _begin(fixed: _Stack, starts: _Stack, look: Look, n: Array, mesh: Mesh | None) -> Any:
     """What the lanes' first steps carry, and what a rule has seen by then."""
     cut = len(fixed.leaves)
 
     def one(leaves: list[Array], n: Array) -> Any:
-        method, problem = fixed.one(leaves[:cut])
-        carry = method.start(problem.network, starts.one(leaves[cut:]), problem.x)
-        return carry, watch_of(rule, problem, carry)
+        method, system = fixed.one(leaves[:cut])
+        now = begin(method, system, starts.one(leaves[cut:]), look)
+        return now, look.begin(system, now)
 
     axes = (*fixed.axes, *starts.axes)
     return _over_lanes(one, axes, mesh)([*fixed.leaves, *starts.leaves], n)
@@ -218,35 +220,34 @@ def _begin(fixed: _Stack, starts: _Stack, rule: Rule | None, n: Array, mesh: Mes
 
 @eqx.filter_jit
 def advance(
-    fixed: _Stack, moving: Any, rule: Rule | None, count: Int[Array, ""], mesh: Mesh | None
+    fixed: _Stack, moving: Any, look: Look, count: Int[Array, ""], mesh: Mesh | None
 ) -> _Chunk:
     """``count`` <= CHUNK steps of every lane."""
 
     def one(leaves: list[Array], moving: Any, count: Int[Array, ""]) -> _Chunk:
-        method, problem = fixed.one(leaves)
-        carry, watch = moving
-        shape = record_shape(method, problem, carry)
+        method, system = fixed.one(leaves)
+        now, watch = moving
+        shape = record_shape(method, system, look, now)
         buffer = jax.tree.map(lambda s: jnp.zeros((CHUNK, *s.shape), s.dtype), shape)
-        nothing = Verdict(jnp.asarray(False), jnp.asarray(0), jnp.asarray(-1))
 
         def step(k: Int[Array, ""], chunk: _Chunk) -> _Chunk:
-            after, seen, record, verdict = take(method, problem, rule, chunk.carry, chunk.watch)
+            after, seen, record, verdict = take(method, system, look, chunk.now, chunk.watch)
             buffer = jax.tree.map(lambda b, r: b.at[k].set(r), chunk.records, record)
-            if rule is None:
-                return chunk._replace(carry=after, watch=seen, records=buffer)
+            if look.rule is None:
+                return chunk._replace(now=after, watch=seen, records=buffer)
             # A lane that its rule has stopped stays, for as long as its block goes on.
             stopped = chunk.stop.holds
-            holds = verdict.holds & finite_layers(record.observables).all()
+            holds = verdict.holds & record.finite.all()
             stay = lambda old, new: jnp.where(stopped | holds, old, new)
             first = lambda old, new: jnp.where(stopped, old, new)
-            after, seen = jax.tree.map(stay, (chunk.carry, chunk.watch), (after, seen))
+            after, seen = jax.tree.map(stay, (chunk.now, chunk.watch), (after, seen))
             verdict = jax.tree.map(first, chunk.stop, verdict._replace(holds=stopped | holds))
             return _Chunk(after, seen, buffer, chunk.good, verdict, first(chunk.at, k))
 
         zero = jnp.zeros_like(count)
-        chunk = _Chunk(carry, watch, buffer, zero, nothing, zero)
+        chunk = _Chunk(now, watch, buffer, zero, no_verdict(), zero)
         chunk = lax.fori_loop(0, count, step, chunk)
-        bad = ~finite_layers(chunk.records.observables).all(axis=-1) & (jnp.arange(CHUNK) < count)
+        bad = ~chunk.records.finite.all(axis=-1) & (jnp.arange(CHUNK) < count)
         good = jnp.where(bad.any(), jnp.argmax(bad), count)
         return chunk._replace(good=good.astype(count.dtype))
 
@@ -269,9 +270,8 @@ class _Steps:
         self.lanes, self.mesh, self.final = lanes, mesh, final
         self.devices = devices_of(mesh)
         first = lanes[0]
-        assert isinstance(first.method, FixedStep)
-        self.rule = as_arrays(first.request.until, first.problem.x.dtype)
-        self.names = () if self.rule is None else self.rule.names()
+        assert isinstance(first.method, Method)
+        self.look = look_of(first.request, first.system)
         self.records_end = first.method.records_end
         self.counts = [count_steps(lane) for lane in lanes]
         self.parts: list[list[Record]] = [[] for _ in lanes]
@@ -282,9 +282,9 @@ class _Steps:
             sorted(range(len(self.lanes)), key=lambda n: -self.counts[n]), self.devices
         )
         chosen = [self.lanes[n] for n in members]
-        fixed = _Stack([(lane.method, lane.problem) for lane in chosen], self.mesh)
+        fixed = _Stack([(lane.method, lane.system) for lane in chosen], self.mesh)
         starts = _Stack([lane.weights for lane in chosen], self.mesh)
-        moving = _begin(fixed, starts, self.rule, _numbered(members, self.mesh), self.mesh)
+        moving = _begin(fixed, starts, self.look, _numbered(members, self.mesh), self.mesh)
         queue = deque([_Piece(members, fixed, moving, 0)])
         del starts, moving
         while queue:
@@ -300,7 +300,7 @@ class _Steps:
         while not through:
             ahead = min(self.counts[n] for n in members) - taken
             size = min(CHUNK, ahead) or 1  # the last only looks at the end
-            chunk = advance(fixed, moving, self.rule, jnp.asarray(size), self.mesh)
+            chunk = advance(fixed, moving, self.look, jnp.asarray(size), self.mesh)
             good, stop, at = jax.device_get((chunk.good, chunk.stop, chunk.at))
             records = jax.tree.map(np.asarray, chunk.records)
             for n, place in places.items():
@@ -316,12 +316,12 @@ class _Steps:
                 if held or looks:
                     through.add(n)
                     verdict = jax.tree.map(lambda leaf, p=place: leaf[p], stop) if held else None
-                    ends = (chunk.carry if held else moving[0]).weights
+                    ends = (chunk.now if held else moving[0]).weights
                     last = jax.tree.map(lambda leaf, p=place: leaf[p], ends) if self.final else None
                     self._end(n, part, taken + kept - 1 if held else taken, verdict, last)
                 else:
                     self.parts[n].append(part)
-            taken, moving = taken + size, (chunk.carry, chunk.watch)
+            taken, moving = taken + size, (chunk.now, chunk.watch)
         left = list(dict.fromkeys(n for n in members if n not in through))
         pieces = []
         for width in widths(len(left), len(left), self.devices):
@@ -344,17 +344,17 @@ class _Steps:
             code, layer, rule = STOPPED, int(verdict.layer), int(verdict.rule)
         state: Any = None
         if weights is not None:
-            state = end_state(self.lanes[n].problem, weights, jnp.asarray(t))
+            state = end_state(self.lanes[n].system, weights, jnp.asarray(t))
         self.ended[n] = Evolution(
             records.t, records.observables, state,
             Stats(evaluations=taken, steps=taken, rejected=0),
-            Outcome(code, jnp.asarray(t), taken, layer, rule, self.names),
+            Outcome(code, jnp.asarray(t), taken, layer, rule, self.look.names),
         )  # fmt: skip
 
 
 def count_steps(lane: Lane) -> int:
     """How many steps a lane's run has."""
-    assert isinstance(lane.method, FixedStep)
+    assert isinstance(lane.method, Method)
     return lane.method.count_steps(lane.request.t1, lane.request.steps)
 
 
@@ -380,14 +380,14 @@ def _placed(tree: Any, mesh: Mesh | None) -> Any:
 
 
 @eqx.filter_jit
-def integrate(fixed: _Stack, n: Array, mesh: Mesh | None) -> Any:
+def integrate(fixed: _Stack, look: Look, n: Array, mesh: Mesh | None) -> Any:
     """Adaptive solves of all lanes, in step until the slowest is at its end."""
 
     def one(leaves: list[Array], n: Array) -> Any:
-        method, problem, weights, t1, ts = fixed.one(leaves)
-        evolution = solve(method, problem, weights, t1, ts)
+        method, system, weights, t1, ts = fixed.one(leaves)
+        evolution = integrate_inside(method, system, weights, t1, ts, look)
         outcome = evolution.outcome
-        told = (outcome.code, outcome.t, outcome.step, outcome.layer)
+        told = (outcome.code, outcome.t, outcome.step, outcome.layer, jnp.asarray(outcome.rule))
         stats = evolution.stats
         costs = (stats.evaluations, stats.steps, stats.rejected)
         return evolution.t, evolution.records, evolution.final.weights, costs, told
@@ -400,27 +400,30 @@ def _solve_together(
 ) -> list[Evolution | None]:
     parts = []
     for lane in lanes:
-        t1 = end_time(lane.request.t1, lane.problem.x.dtype)
+        t1 = end_time(lane.request.t1, lane.system.dtype)
         ts = save_times(lane.request.save_at, t1)
-        parts.append((lane.method, lane.problem, lane.weights, t1, ts))
+        parts.append((lane.method, lane.system, lane.weights, t1, ts))
     members = _filled(list(range(len(lanes))), devices_of(mesh))
     fixed = _Stack([parts[n] for n in members], mesh)
-    t, records, weights, costs, told = integrate(fixed, _numbered(members, mesh), mesh)
+    look = look_of(lanes[0].request, lanes[0].system)
+    t, records, weights, costs, told = integrate(fixed, look, _numbered(members, mesh), mesh)
     t, records, costs, told = jax.device_get((t, records, costs, told))
     ended: list[Evolution | None] = []
     for n, lane in enumerate(lanes):
         here: Any = jax.tree.map(lambda leaf, n=n: leaf[n], (t, records, costs, told))
-        times, observed, (evaluations, steps, rejected), (code, end, step, _) = here
-        if code != COMPLETED:
+        times, observed, (evaluations, steps, rejected), (code, end, step, layer, rule) = here
+        if code not in (COMPLETED, STOPPED):
             ended.append(None)
             continue
+        kept = int(np.isfinite(times).sum())
+        times, observed = jax.tree.map(lambda leaf, k=kept: leaf[:k], (times, observed))
         state: Any = None
         if final:
             last = jax.tree.map(lambda leaf, n=n: leaf[n], weights)
-            state = end_state(lane.problem, last, jnp.asarray(end))
+            state = end_state(lane.system, last, jnp.asarray(end))
         spent = None if evaluations is None else int(evaluations)
         ended.append(Evolution(
             times, observed, state, Stats(spent, int(steps), int(rejected)),
-            Outcome(COMPLETED, jnp.asarray(end), int(step), 0),
+            Outcome(int(code), jnp.asarray(end), int(step), int(layer), int(rule), look.names),
         ))  # fmt: skip
     return ended

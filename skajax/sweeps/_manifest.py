@@ -11,8 +11,9 @@ import equinox as eqx
 import numpy as np
 
 from skajax._checks import require
-from skajax._files import write_whole
+from skajax._files import plain_attrs, write_whole
 from skajax._fingerprint import fingerprint, without_addresses
+from skajax.sweeps._grid import labels, named, placed
 
 _FORMAT = "skajax sweep store 1"
 _LONGEST = 200
@@ -23,6 +24,17 @@ class Described(NamedTuple):
 
     digest: str
     text: str
+    each: tuple[str | None, ...] | None = None
+    """Of one that differs, its different values'; None of those whose making raised an error."""
+
+    def agrees(self, other: "Described") -> bool:
+        """Whether it is the same, as far as both are known."""
+        if self.digest == other.digest:
+            return True
+        if self.each is None or other.each is None or len(self.each) != len(other.each):
+            return False
+        pairs = zip(self.each, other.each, strict=True)
+        return all(a == b or a is None or b is None for a, b in pairs)
 
 
 def describe(values: Sequence[Any]) -> Described:
@@ -47,8 +59,8 @@ class Manifest:
         attrs: Mapping[str, Any],
     ) -> None:
         """Labels are numbers or text; of anything else, its text."""
-        self.axes = {name: _labels(list(axis)) for name, axis in axes.items()}
-        self.arguments, self.attrs = dict(arguments), dict(attrs)
+        self.axes = {name: labels(list(axis)) for name, axis in axes.items()}
+        self.arguments, self.attrs = dict(arguments), plain_attrs(attrs)
         self.lanes = math.prod(len(axis) for axis in self.axes.values())
         digests = sorted((name, each.digest) for name, each in self.arguments.items())
         axes_too = [(name, _shown(axis)) for name, axis in self.axes.items()]
@@ -76,9 +88,18 @@ class Manifest:
             form = content["format"]
             require(form == _FORMAT, "store", f"be a {_FORMAT!r}", f"its format was {form!r}")
             axes = {n: np.asarray(a["labels"], a["dtype"]) for n, a in content["axes"].items()}
-            arguments = {name: Described(**each) for name, each in content["arguments"].items()}
+            arguments = {}
+            for name, told in content["arguments"].items():
+                each = told.pop("each", None)
+                arguments[name] = Described(**told, each=None if each is None else tuple(each))
             return cls(axes, arguments, content["attrs"])
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        except (
+            json.JSONDecodeError,
+            UnicodeDecodeError,
+            KeyError,
+            TypeError,
+            AttributeError,
+        ) as error:
             raise ValueError(
                 f"Argument store must be a sweep's folder, but {str(file)!r} is damaged ({error!r})."
                 " Remove that file and start the same sweep again: its chunks are kept."
@@ -99,25 +120,24 @@ class Manifest:
         none = Described("", "not given")
         for name in {**self.arguments, **now.arguments}:
             before, after = self.arguments.get(name, none), now.arguments.get(name, none)
-            if before.digest != after.digest and before.text == after.text:
+            if before.agrees(after):
+                continue
+            if before.text == after.text:
                 found.append(f"{name} is {after.text}, now with other values")
-            elif before.digest != after.digest:
+            else:
                 found.append(f"{name} was {before.text}, and is {after.text}")
         if found:  # which may well be the reason: one seed gives weights of other bits
             names = [name for name in self.attrs if self.attrs[name] != now.attrs.get(name)]
             found += [f"{n} was {self.attrs[n]}, and is {now.attrs.get(n)}" for n in names]
         return found
 
+    def named(self, lane: int) -> str:
+        """A lane's number and its labels, in words."""
+        return named(self.axes, lane)
+
     def place(self, lane: int) -> dict[str, Any]:
         """Where a lane is on the axes, the last of which is the fastest."""
-        index = np.unravel_index(lane, [len(axis) for axis in self.axes.values()])
-        labels = zip(self.axes.items(), index, strict=True)
-        return {name: axis[i].item() for (name, axis), i in labels}
-
-
-def _labels(axis: list[Any]) -> np.ndarray:
-    plain = all(isinstance(value, bool | int | float | str | np.generic) for value in axis)
-    return np.asarray(axis if plain else [str(value) for value in axis])
+        return placed(self.axes, lane)
 
 
 def _shown(axis: np.ndarray) -> str:

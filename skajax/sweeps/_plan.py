@@ -1,8 +1,9 @@
 """What a sweep will do, before it does it: lanes in groups of one program, cut to the devices' size."""
 
 import dataclasses
+import math
+from collections import Counter
 from collections.abc import Callable, Iterable
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -13,17 +14,18 @@ from jax.sharding import Mesh
 from skajax._checks import require
 from skajax._memory import available_bytes, in_words
 from skajax._numbers import as_arrays
-from skajax._types import Inputs
-from skajax.methods import Adaptive, Euler, Method, Published
+from skajax._simulate import check_arguments, find_rows, weights_dtype_of
+from skajax.energies import AbstractEnergy
+from skajax.inputs import Batch
+from skajax.methods import AbstractMethod, Adaptive, Euler, Method, Published
 from skajax.methods._adaptive import SAVES
-from skajax.methods._fixed import CHUNK, FixedStep
-from skajax.methods._method import Problem, Request
+from skajax.methods._fixed import CHUNK
+from skajax.methods._method import Request
 from skajax.network import Network, expected_weights
-from skajax.observables import LABELS
 from skajax.reduction import Rows
-from skajax.simulate import check_arguments, find_rows
 from skajax.sweeps._block import devices_of, joins, widths
 from skajax.sweeps._grid import Arguments
+from skajax.system import System
 
 WIDEST = 128
 """Lanes of a block, at most."""
@@ -42,11 +44,13 @@ class Spec(NamedTuple):
 
     lane: int
     network: Network
-    x: Inputs
+    inputs: Any
+    x: jax.ShapeDtypeStruct
+    """Shape and dtype of a batch."""
     batch: Any
     """Alike for lanes whose x is."""
     rows: Rows | None
-    method: Method
+    method: AbstractMethod
     request: Request
     steps: int | None
     """K, of a run whose steps are known beforehand."""
@@ -81,8 +85,8 @@ class Plan:
     """What a sweep will do; ``str`` of it is a table."""
 
     lanes: int
-    refused: dict[int, ValueError]
-    """Lanes whose arguments do not fit, and why."""
+    refused: dict[int, Exception]
+    """Lanes whose arguments do not fit, or raised an error, and why."""
     done: int
     """Lanes that the store has already."""
     groups: tuple[Group, ...]
@@ -112,7 +116,7 @@ class Plan:
         )
 
     def __str__(self) -> str:
-        """A line a group, and one for all."""
+        """A line a group, one for all, and one for each reason of lanes that are refused."""
         rows = [
             ("lanes", "at once", "blocks", "lane-steps", "on device", "records", "time", "what")
         ]
@@ -135,7 +139,8 @@ class Plan:
             + row[7]
             for row in rows
         ]
-        return "\n".join(lines)
+        reasons = Counter(f"{type(e).__name__}: {e}" for e in self.refused.values())
+        return "\n".join([*lines, *(f"{n} refused, {why}" for why, n in reasons.most_common())])
 
 
 def look(
@@ -143,43 +148,52 @@ def look(
     lane: int,
     base: Request,
     reduction: str,
-    place: Callable[[Any], jax.Array],
+    place: Callable[[Any], Any],
+    energy: AbstractEnergy,
 ) -> tuple[Spec, Any]:
     """A lane, its inputs in their ``place``, and the key of its group.
 
-    Raises ValueError where its arguments do not fit.
+    Raises ValueError where its arguments do not fit, and what their functions raise.
     """
     get = lambda name: arguments.get(name, lane)
     keys = {name: arguments.key(name, lane) for name in ("network", "x", "method", "t1", "steps")}
     network, method = get("network"), get("method")
     given = arguments.make(("array", keys["x"]), lambda: place(get("x")))
-    x = arguments.make(
+    inputs = arguments.make(
         ("checked", keys["network"], keys["x"], keys["method"]),
-        lambda: check_arguments(network, given, method, base.until, reduction),
+        lambda: check_arguments(network, given, method, base.until, reduction, energy),
     )
     request, running = base._replace(t1=get("t1"), steps=get("steps")), network.running()
     # One for all lanes with this batch: what they read is there once.
+    rotates = method.rotates and isinstance(inputs, Batch) and not energy.reads_weights
     rows = arguments.make(
-        ("rows", keys["x"], running.layers[0], method.rotates),
-        lambda: (find_rows(running, x, reduction) if method.rotates else None,),
+        ("rows", keys["x"], running.layers[0], rotates),
+        lambda: (find_rows(running, inputs.x, reduction) if rotates else None,),
     )[0]
     steps, cost = arguments.make(
-        ("cost", *keys.values()), lambda: _cost(method, request, running, x)
+        ("cost", *keys.values()), lambda: _cost(method, request, System(running, inputs, energy))
     )
-    spec = Spec(lane, running, x, keys["x"], rows, method, request, steps, cost)
+    x = jax.eval_shape(inputs.at, 0.0).x
+    spec = Spec(lane, running, inputs, x, keys["x"], rows, method, request, steps, cost)
     form = None if rows is None else (rows.x.shape, rows.basis.dtype)
-    alike = _form(as_arrays(method, x.dtype))
-    return spec, (running, x.shape, x.dtype, form, alike)
+    alike = _form(as_arrays(method, weights_dtype_of(x)))
+    return spec, (_form(running), _form(inputs), form, alike)
 
 
 def make_groups(
     looked: Iterable[tuple[Spec, Any]], mesh: Mesh | None, at_once: int | None
-) -> tuple[Group, ...]:
-    """Lanes by their keys, the longest first, cut into blocks."""
+) -> tuple[tuple[Group, ...], dict[int, Exception]]:
+    """Lanes by their keys, the longest first, cut into blocks; and those that can be in none."""
     found: dict[Any, list[Spec]] = {}
     for spec, key in looked:
         found.setdefault(key, []).append(spec)
-    return tuple(_group(specs, mesh, at_once) for specs in found.values())
+    groups, errors = [], {}
+    for specs in found.values():
+        try:
+            groups.append(_group(specs, mesh, at_once))
+        except Exception as error:
+            errors |= {spec.lane: error for spec in specs}
+    return tuple(groups), errors
 
 
 def _group(specs: list[Spec], mesh: Mesh | None, at_once: int | None) -> Group:
@@ -221,22 +235,21 @@ def _worthwhile(spec: Spec) -> int:
     return 1 if operations >= BUSY else WIDEST
 
 
-def _cost(
-    method: Method, request: Request, network: Network, x: Inputs
-) -> tuple[int | None, float]:
+def _cost(method: AbstractMethod, request: Request, system: System) -> tuple[int | None, float]:
     """K, if it is known; and about how many steps there will be."""
-    if isinstance(method, FixedStep):
+    if isinstance(method, Method):
+        method.accepts(system)
         steps = method.check(request)
         return steps if method.records_end else steps + 1, float(steps)
     assert isinstance(method, Adaptive)
-    t1 = method.check(request, x.dtype)
-    first = method.first_step(Problem(network, x), t1)
+    t1 = method.check(request, system.dtype)
+    first = method.first_step(system, t1)
     return None, float("inf") if first is None else float(t1 / first)
 
 
-def _form(method: Method) -> Any:
-    """What of a method is compiled: all but the values of its arrays."""
-    arrays, rest = eqx.partition(method, eqx.is_array)
+def _form(tree: Any) -> Any:
+    """What of a method, a network or inputs is compiled: all but the values of arrays."""
+    arrays, rest = eqx.partition(tree, eqx.is_array)
     leaves, structure = jax.tree.flatten(rest)
     return structure, tuple(leaves), tuple((a.shape, a.dtype) for a in jax.tree.leaves(arrays))
 
@@ -246,16 +259,15 @@ def _inputs(spec: Spec) -> tuple[int, ...]:
 
 
 def _name(spec: Spec) -> str:
-    samples, inputs = spec.x.shape
-    layers = [z.shape[1] for z in _knowledge(spec)]
-    return f"{spec.method.name}, {inputs}-{'-'.join(map(str, layers))}, {samples} samples"
+    shapes = [spec.x.shape, *(z.shape for z in _knowledge(spec))]
+    sizes = "-".join("x".join(map(str, shape[1:])) for shape in shapes)
+    return f"{spec.method.name}, {sizes}, {spec.x.shape[0]} samples"
 
 
 def _knowledge(spec: Spec) -> Any:
     return _shapes(spec.network, spec.x.shape, spec.x.dtype)
 
 
-@lru_cache
 def _shapes(network: Network, shape: tuple[int, ...], dtype: np.dtype) -> Any:
     weights = expected_weights(network, shape, dtype)
     return jax.eval_shape(network.forward, weights, jax.ShapeDtypeStruct(shape, dtype))[0]
@@ -263,14 +275,14 @@ def _shapes(network: Network, shape: tuple[int, ...], dtype: np.dtype) -> Any:
 
 def _bytes(spec: Spec, mesh: Mesh | None) -> tuple[int, int]:
     """What a block takes on a device: whatever its width, and for each of its lanes."""
-    size, samples = spec.x.dtype.itemsize, spec.x.shape[0]
+    size = spec.x.dtype.itemsize
     width = lambda shape: sum(
         leaf.size for leaf in jax.tree.leaves(expected_weights(spec.network, shape, spec.x.dtype))
     )
     whole, weights = width(spec.x.shape), width(_inputs(spec))
     parts = 1 if mesh is None else mesh.size // devices_of(mesh)
-    activations = samples * sum(z.shape[1] for z in _knowledge(spec)) // parts
-    shared = samples * _inputs(spec)[1] // parts
+    activations = sum(z.size for z in _knowledge(spec)) // parts
+    shared = math.prod(_inputs(spec)) // parts
     # What lies outside of the row space is there for the lane and for its block, beside what it is of.
     outside = 0 if spec.rows is None else 2 * (whole - weights) + whole
     copies, slices = _arrays(spec.method)
@@ -279,7 +291,7 @@ def _bytes(spec: Spec, mesh: Mesh | None) -> tuple[int, int]:
     return size * shared, size * (each + 2 * records * _record(spec))
 
 
-def _arrays(method: Method) -> tuple[float | int, float]:
+def _arrays(method: AbstractMethod) -> tuple[float | int, float]:
     """How many arrays like a lane's weights, and like its Z, a block holds.
 
     What XLA plans for its program, on a CPU; and the weights that it began with, once in a block whose
@@ -308,8 +320,9 @@ def _rows(spec: Spec) -> int:
 
 def _record(spec: Spec) -> int:
     """The numbers of one record."""
-    layers = _knowledge(spec)
-    return 1 + (len(LABELS) - 1) * len(layers) + layers[-1].shape[1]
+    sizes = {"layer": len(spec.network.rows), "output": _knowledge(spec)[-1].shape[-1]}
+    each = [math.prod(sizes.get(dim, 1) for dim in o.dims) for o in spec.request.observe]
+    return 1 + sum(each)
 
 
 def _time(seconds: float | None) -> str:

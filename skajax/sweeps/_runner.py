@@ -2,7 +2,9 @@
 
 import dataclasses
 import time
+import traceback
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import jax
@@ -10,10 +12,13 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from skajax._checks import as_array, require
+from skajax._checks import require
 from skajax._memory import make_room_for_programs
+from skajax._saturation import SaturatedLanes
+from skajax._simulate import pose
+from skajax.energies import AbstractEnergy
+from skajax.inputs import Batch, as_inputs
 from skajax.methods._method import Request
-from skajax.simulate import pose
 from skajax.sweeps._block import LANES, Lane, devices_of, evolve_together, joins
 from skajax.sweeps._grid import Arguments
 from skajax.sweeps._plan import Group, Plan, Spec, look
@@ -41,19 +46,29 @@ def mesh_of(devices: Any) -> Mesh | None:
 class Runner:
     """Makes lanes of their arguments, and runs them."""
 
-    def __init__(self, arguments: Arguments, mesh: Mesh | None, final: bool) -> None:
+    def __init__(
+        self,
+        arguments: Arguments,
+        mesh: Mesh | None,
+        final: bool,
+        energy: AbstractEnergy,
+    ) -> None:
         self.arguments, self.mesh, self.final = arguments, mesh, final
+        self.energy = energy
         self.specs: dict[int, Spec] = {}
+        self.errors: dict[int, Exception] = {}
+        """Why lanes did not run."""
+        self.saturated = SaturatedLanes()
 
     def look(
         self, lanes: Sequence[int], base: Request, reduction: str
-    ) -> tuple[list[tuple[Spec, Any]], dict[int, ValueError]]:
-        """Lanes with the keys of their groups; and those whose arguments do not fit."""
+    ) -> tuple[list[tuple[Spec, Any]], dict[int, Exception]]:
+        """Lanes with the keys of their groups; and those whose arguments do not fit, or raise."""
         found, errors = [], {}
         for lane in lanes:
             try:
-                spec, key = look(self.arguments, lane, base, reduction, self._place)
-            except ValueError as error:
+                spec, key = look(self.arguments, lane, base, reduction, self._place, self.energy)
+            except Exception as error:
                 errors[lane] = error
             else:
                 self.specs[lane] = spec
@@ -94,27 +109,45 @@ class Runner:
                 network, weights = (
                     self.arguments.get(n, spec.lane) for n in ("network", "weights")
                 )
-                posed = pose(network, weights, spec.x, spec.method, lambda _, s=spec: s.rows)
-            except ValueError as error:
-                yield refused(spec.lane, error)
+                rows = lambda _, __, s=spec: s.rows
+                posed = pose(network, weights, spec.inputs, spec.method, rows, self.energy)
+            except Exception as error:
+                yield self.lost(spec.lane, error)
             else:
                 ready.append((spec, Lane(spec.method, *posed, spec.request)))
-        together = [None] * len(ready)
+        together: list[Any] = [None] * len(ready)
         several = len(ready) > 1 or devices_of(self.mesh) > 1
         if ready and several and joins(ready[0][1].method, ready[0][1].request, self.mesh):
-            together = evolve_together([lane for _, lane in ready], self.mesh, final=self.final)
+            # After an error, such as of memory, each by itself: it is then known whose it was.
+            with suppress(Exception):
+                together = evolve_together([lane for _, lane in ready], self.mesh, final=self.final)
         for (spec, lane), evolution in zip(ready, together, strict=True):
-            if evolution is None:
-                # By itself; or again by itself, to be told what happened to it.
-                evolution = lane.method.evolve(lane.problem, lane.weights, lane.request)
-            yield row(spec.lane, evolution, lane.method, lane.problem, final=self.final)
+            try:
+                if evolution is None:
+                    # By itself; or again by itself, to be told what happened to it.
+                    evolution = lane.method.evolve(lane.system, lane.weights, lane.request)
+                self.saturated.look(spec.lane, evolution, lane.system, spec.inputs)
+                found = row(
+                    spec.lane, evolution, lane.method, lane.system, lane.request.observe,
+                    final=self.final,
+                )  # fmt: skip
+            except Exception as error:
+                found = self.lost(spec.lane, error)
+            yield found
 
-    def _place(self, x: Any) -> jax.Array:
-        """Inputs where they are to be: their samples divided, if the mesh says so."""
-        x = as_array("x", x)
+    def lost(self, lane: int, error: Exception) -> Row:
+        """Of a lane that did not run."""
+        traceback.clear_frames(error.__traceback__)  # which may hold the lane's arrays
+        self.errors.setdefault(lane, error)
+        return refused(lane, error, self.arguments.place(lane))
+
+    def _place(self, x: Any) -> Any:
+        """Inputs where they are to be: a batch's samples divided, if the mesh says so."""
+        inputs = as_inputs(x)
         samples = [] if self.mesh is None else [a for a in self.mesh.axis_names if a != LANES]
-        if self.mesh is None or not samples or x.ndim != 2:
-            return x
+        if self.mesh is None or not samples or not isinstance(inputs, Batch) or inputs.x.ndim < 2:
+            return inputs
+        x = inputs.x
         (axis,) = samples
         parts = self.mesh.shape[axis]
         require(
@@ -123,4 +156,5 @@ class Runner:
             f"have samples for each of the {parts} devices along {axis!r} alike",
             f"it had {x.shape[0]}",
         )
-        return jax.device_put(x, NamedSharding(self.mesh, P(axis)))
+        spread = NamedSharding(self.mesh, P(axis))
+        return jax.tree.map(lambda leaf: jax.device_put(leaf, spread), inputs)

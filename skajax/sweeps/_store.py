@@ -16,7 +16,7 @@ import io
 import json
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,10 +24,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from skajax._checks import require
-from skajax._files import netcdf, write_whole
-from skajax.methods._method import COMPLETED, INVALID, STOPPED
+from skajax._files import located, netcdf, write_whole
+from skajax._interrupt import finishing
+from skajax.methods._method import INVALID
 from skajax.sweeps._lock import Lock
 from skajax.sweeps._manifest import Described, Manifest
+from skajax.sweeps._records import ENDED, RAISED, reason
 
 if TYPE_CHECKING:
     import xarray
@@ -72,7 +74,7 @@ class Store:
         self,
         path: str | os.PathLike[str],
         arguments: Mapping[str, Described],
-        axes: Mapping[str, Sequence[Any]],
+        axes: Mapping[str, Iterable[Any]],
         *,
         process: int = 0,
         processes: int = 1,
@@ -87,7 +89,7 @@ class Store:
         self._name = f"{process}of{processes}"
 
     def _begin(self, path: str | os.PathLike[str], manifest: Manifest) -> None:
-        self.path = Path(path)
+        self.path, self.given = located(path), os.fspath(path)
         self.manifest = manifest
         self.lanes = manifest.lanes
         self._seen: dict[str, _Chunk] = {}
@@ -97,13 +99,13 @@ class Store:
     def open(cls, path: str | os.PathLike[str]) -> "Store":
         """The store in a folder, whichever sweep's it is, for reading."""
         store = cls.__new__(cls)
-        store._begin(path, Manifest.read(Path(path) / _MANIFEST))
+        store._begin(path, Manifest.read(located(path) / _MANIFEST))
         return store
 
     def __enter__(self) -> "Store":
         """Make the folder, or check that it is this sweep's; lock out every other writer."""
         try:
-            with ExitStack() as stack:
+            with finishing(), ExitStack() as stack:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 self._locks.mkdir(exist_ok=True)
                 # One at a time looks at who else writes, and at what the folder holds.
@@ -113,11 +115,15 @@ class Store:
                 self._held = stack.pop_all()
         except OSError as error:
             raise ValueError(
-                f"Argument store must be a folder that can be written to, but {str(self.path)!r}"
+                f"Argument store must be a folder that can be written to, but {self.given!r}"
                 f" could not: {error}."
             ) from error
+        except KeyboardInterrupt:
+            self.__exit__()
+            raise
         return self
 
+    @finishing()
     def __exit__(self, *_: object) -> None:
         if self._held is not None:
             self._held.close()
@@ -156,7 +162,7 @@ class Store:
         except OSError as error:
             raise OSError(
                 error.errno,
-                f"{count} could not be written to {str(self.path)!r}: {error.strerror}."
+                f"{count} could not be written to {self.given!r}: {error.strerror}."
                 f" All {len(self.done())} lanes before them are safe: make room, and start the same"
                 " sweep again",
             ) from error
@@ -169,8 +175,8 @@ class Store:
         return self.done()
 
     def done(self) -> set[int]:
-        """The lanes that need not run again, those of all processes."""
-        return set(self._outcomes())
+        """The lanes that need not run again, those of all processes; one that raised an error does."""
+        return {lane for lane, (code, _) in self._outcomes().items() if code != RAISED}
 
     def missing(self) -> list[int]:
         """The lanes that are not done, in order."""
@@ -182,14 +188,18 @@ class Store:
         import xarray as xr
 
         parts, taken = [], np.zeros(self.lanes, bool)
+        done = np.isin(np.arange(self.lanes), list(self.done()))
         for name in self._look():
             part = _parsed(self._content(name))
-            fresh = ~taken[part["lane"].values]
-            if not fresh.all():
+            lanes, ran = part["lane"].values, part["outcome_code"].values != RAISED
+            if (taken[lanes] & ran).any():
                 # The same lane comes to the same numbers, whoever ran it.
-                warnings.warn(f"{str(self.path)!r}: {name} has lanes twice", stacklevel=2)
-            taken[part["lane"].values] = True
-            parts.append(part.isel(lane=fresh))
+                warnings.warn(f"{self.given!r}: {name} has lanes twice", stacklevel=2)
+            # One that raised an error may have run another time.
+            fresh = ~taken[lanes] & (ran | ~done[lanes])
+            taken[lanes[fresh]] = True
+            if fresh.any():
+                parts.append(part.isel(lane=fresh))
         if not parts:
             return xr.Dataset(coords={"lane": np.zeros(0, int)})
         # Axes without labels can be joined too, by position.
@@ -221,7 +231,7 @@ class Store:
         refused = sum(code == INVALID for code, _ in outcomes.values())
         return Status(
             self.lanes,
-            len(outcomes),
+            len(self.done()),
             len(self.failures()) - refused,
             refused,
             sum(chunk.seconds for chunk in chunks),
@@ -231,12 +241,15 @@ class Store:
     def failures(self) -> dict[int, str]:
         """Of each lane that failed or was refused, the reason."""
         outcomes = self._outcomes().items()
-        return {lane: why for lane, (code, why) in outcomes if code not in (COMPLETED, STOPPED)}
+        return {lane: reason(why) for lane, (code, why) in outcomes if code not in ENDED}
 
     def _outcomes(self) -> dict[int, tuple[int, str]]:
         """Of each lane that is done, in order, why it ended."""
-        each = (zip(c.lanes, c.codes, c.outcomes, strict=True) for c in self._look().values())
-        found = {int(lane): (int(code), why) for chunk in each for lane, code, why in chunk}
+        found: dict[int, tuple[int, str]] = {}
+        for chunk in self._look().values():
+            for lane, code, why in zip(chunk.lanes, chunk.codes, chunk.outcomes, strict=True):
+                if code != RAISED or int(lane) not in found:
+                    found[int(lane)] = int(code), why
         return dict(sorted(found.items()))
 
     @property
@@ -259,7 +272,7 @@ class Store:
                 lock.take(),
                 "store",
                 "be a folder that no other sweep is writing to",
-                f"process {path.name.replace('of', ' of ')} is, in {str(self.path)!r}; wait for its end",
+                f"process {path.name.replace('of', ' of ')} is, in {self.given!r}; wait for its end",
             )
             for part in self._folder.glob(f".*-{path.name}-*.part"):
                 part.unlink(missing_ok=True)
@@ -284,14 +297,16 @@ class Store:
 
     def _compare(self) -> None:
         """Refuse to be another sweep's."""
-        changes = Manifest.read(self.path / _MANIFEST).changes(self.manifest)
+        there = Manifest.read(self.path / _MANIFEST)
+        changes = there.changes(self.manifest)
         require(
             not changes,
             "store",
             "be the folder of this very sweep",
-            f"{str(self.path)!r} holds another: {'; '.join(changes)}. Name another folder, or remove"
+            f"{self.given!r} holds another: {'; '.join(changes)}. Name another folder, or remove"
             " that one",
         )
+        self.manifest.digest = there.digest
 
     def _look(self) -> dict[str, _Chunk]:
         """Every chunk that is there now, by name."""

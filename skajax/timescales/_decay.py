@@ -1,13 +1,13 @@
 """Late times: the flow decays like a power of time, and how well a run tells which."""
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy import stats
 
 from skajax import landmarks
-from skajax._checks import require, require_positive
+from skajax._checks import as_number, require, require_positive
 from skajax._solution import Reading
 from skajax._types import Float
 from skajax.trajectory import Trajectory
@@ -58,7 +58,7 @@ def power_law(
     increasing = bool((np.diff(t) > 0).all() and t[0] > 0)
     require(increasing, "t", "be positive and increase", "it did not")
     require(bool((y > 0).all() and np.isfinite(y).all()), "y", "be positive", "it was not")
-    require(0 < confidence < 1, "confidence", "lie in (0, 1)", f"it was {confidence!r}")
+    confidence = _share(confidence)
     u, v = np.log(t), np.log(y)
     slope, residuals = _line(u, v)
     n = len(u)
@@ -98,8 +98,8 @@ def decay(
     """
     import xarray as xr
 
-    require_positive("after", after, "a multiple of the peak's time")
-    require(0 < confidence < 1, "confidence", "lie in (0, 1)", f"it was {confidence!r}")
+    after = require_positive("after", after, "a multiple of the peak's time")
+    confidence = _share(confidence)
     t, values = landmarks.series(run, observable)
     rows, starts, reasons = [], [], []
     for column, peak in enumerate(landmarks.peaks(run, observable)):
@@ -126,6 +126,13 @@ def decay(
         {"layer": np.arange(1, len(rows) + 1)},
         {"confidence": confidence, "after": after, "end": float(t[-1])},
     )
+
+
+def _share(confidence: Any) -> float:
+    number = as_number(confidence)
+    fits = isinstance(number, float) and 0 < number < 1
+    require(fits, "confidence", "lie in (0, 1)", f"it was {confidence!r}")
+    return number
 
 
 def _line(u: np.ndarray, v: np.ndarray) -> tuple[float, np.ndarray]:

@@ -96,7 +96,7 @@ def design(
     layers = dense_layers(network)
     wanted = _wanted(times, len(layers))
     require(by in ("scale", "rate"), "by", "be 'scale' or 'rate'", f"it was {by!r}")
-    require_positive("tolerance", tolerance, "a relative tolerance")
+    tolerance = require_positive("tolerance", tolerance, "a relative tolerance")
     fits = tolerance >= FINEST
     require(fits, "tolerance", f"be at least {FINEST:g}, the model's own", f"it was {tolerance!r}")
     require_known(x)

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 
 from skajax._checks import as_array, is_traced, require
 from skajax._types import Array, Float, Inputs, Scalar, ScalarLike, Weights
-from skajax.flow import State, state
-from skajax.layers import DenseWeights, Paced
+from skajax.layers import DenseWeights
 from skajax.network import Network, check_inputs, check_weights
+from skajax.system import State, state
 from skajax.timescales._spectrum import FOUR_LN2, spectrum
-from skajax.timescales._thin import dense_layers, pace, plain
+from skajax.timescales._thin import dense_layers, pace
 
 
 def linear(network: Network, weights: Weights, x: Inputs, t: ScalarLike) -> State:
@@ -54,7 +54,7 @@ def _linear(network: Network, weights: Weights, x: Array, t: Array) -> State:
     moved = []
     drift = None
     rates = pace(network, x.dtype)
-    for number, entry in enumerate(plain(network, weights)):
+    for number, entry in enumerate(weights):
         w = jnp.concatenate([entry.W, entry.b[None, :]])
         if number == 0:
             known = spectrum(x)
@@ -66,8 +66,7 @@ def _linear(network: Network, weights: Weights, x: Array, t: Array) -> State:
         else:
             assert drift is not None
             now, drift = _drifted(w, rates[number], *drift, t)
-        entry, layer = DenseWeights(now[:-1], now[-1]), network.layers[number]
-        moved.append(layer.paced(entry) if isinstance(layer, Paced) else entry)
+        moved.append(DenseWeights(now[:-1], now[-1]))
     return state(network, tuple(moved), x, t)
 
 

@@ -5,6 +5,7 @@ Net are the sums over the layers, its ‖Z‖ and ‖Φ‖ the roots of the sums
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from skajax import landmarks, stop
-from skajax._checks import is_traced, require, require_positive
+from skajax._checks import as_number, is_traced, require, require_positive
 from skajax._types import Array, Float
 from skajax._version import versions
-from skajax.observables import LABELS, Observables
+from skajax.observables import Observables
 from skajax.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def residence(run: Trajectory) -> "xarray.DataArray":
 
 def entropy_left(fraction: float) -> Definition:
     """When a layer's entropy has fallen to a fraction of that at the start: H(t) = fraction · H(0)."""
-    require_positive("fraction", fraction, "a fraction of the entropy, below 1")
+    fraction = require_positive("fraction", fraction, "a fraction of the entropy, below 1")
     require(fraction < 1, "fraction", "be below 1", f"it was {fraction!r}")
 
     def read(run: Trajectory) -> Times:
@@ -160,11 +161,12 @@ def entropy_left(fraction: float) -> Definition:
 
 def residence_at(t: float) -> Definition:
     """The residence time ‖Z‖ / ‖Φ‖ (eq. 5) at one instant."""
-    number = isinstance(t, float | int | np.number) and not isinstance(t, bool)
-    require(number and 0 <= t < np.inf, "t", "be a time of the run", f"it was {t!r}")
+    t = as_number(t)
+    fits = isinstance(t, float) and 0 <= t < np.inf
+    require(fits, "t", "be a time of the run", f"it was {t!r}")
 
     def read(run: Trajectory) -> Times:
-        rate = _value(run, _Turnover(), float(t))
+        rate = _value(run, _Turnover(), t)
         if rate is None:
             return _all(run, np.nan, f"the run has no record at t = {t:g}")
         return _times([(1 / r if r > 0 else np.nan, "nothing flows") for r in rate])
@@ -184,8 +186,10 @@ def by_rule(rule: stop.Rule) -> Definition:
         fine = _finely(run)
         ends = []
         for columns in (*([c] for c in range(run.entropy.shape[-1])), slice(None)):
-            parts = {n: getattr(fine, n)[:, columns] for n in LABELS if n != "output_mean"}
-            ended = stop.compare(dataclasses.replace(fine, **parts), [rule])
+            parts = {
+                each.name: fine[each.name][:, columns] for each in fine.observe if each.per_layer
+            }
+            ended = stop.compare(fine.replace(**parts), [rule])
             ends.append((ended["t"].item(), "the rule never holds"))
         return _times(ends)
 
@@ -232,10 +236,12 @@ class _Above(eqx.Module):
 
 
 class _Everything(eqx.Module):
-    """All observables in one row."""
+    """All of the observables that a run recorded, in one row."""
+
+    names: tuple[str, ...] = eqx.field(static=True)
 
     def __call__(self, observed: Observables) -> Array:
-        return jnp.concatenate([getattr(observed, name) for name in LABELS], axis=-1)
+        return jnp.concatenate([observed[name].reshape(-1) for name in self.names])
 
 
 def _library(values: Any) -> Any:
@@ -383,12 +389,16 @@ def _finely(run: Trajectory) -> Trajectory:
     """A dense run with records within all its steps; any other as it is."""
     if not run.dense:
         return run
-    t, rows = landmarks.series(run, _Everything())
-    widths = [getattr(run, name).shape[-1] for name in LABELS]
-    parts = np.split(rows, np.cumsum(widths)[:-1], axis=1)
-    dtype = run.entropy.dtype
-    records = {name: jnp.asarray(p, dtype) for name, p in zip(LABELS, parts, strict=True)}
-    return dataclasses.replace(run, t=jnp.asarray(t, dtype), **records)
+    names = tuple(run.records)
+    t, rows = landmarks.series(run, _Everything(names))
+    shapes = [run[name].shape[1:] for name in names]
+    parts = np.split(rows, np.cumsum([math.prod(shape) for shape in shapes])[:-1], axis=1)
+    dtype = run.t.dtype
+    records = {
+        name: jnp.asarray(part.reshape(-1, *shape), dtype)
+        for name, part, shape in zip(names, parts, shapes, strict=True)
+    }
+    return run.replace(t=jnp.asarray(t, dtype), **records)
 
 
 def _checked(definition: Definition, times: Any, layers: int) -> Times:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from skajax._checks import as_array, is_traced, is_whole, require
+from skajax._checks import as_array, as_key, is_traced, is_whole, require
 from skajax._types import (
     Array,
     Bool,
@@ -25,7 +25,7 @@ from skajax._types import (
 from skajax.network import Network, check_inputs, check_weights
 from skajax.timescales._reduced import Curves, Thin, observe, solve
 from skajax.timescales._spectrum import Spectrum, spectrum
-from skajax.timescales._thin import Size, Stack, dense_layers, drawn, plain, stack_of, taken
+from skajax.timescales._thin import Size, Stack, dense_layers, drawn, stack_of, taken
 
 RECORDS = 48
 """Instants at which the reduced model is looked at."""
@@ -150,11 +150,10 @@ def asked(
     if weights is not None:
         given: Weights = jax.tree.map(lambda leaf: as_array("weights", leaf), weights)
         check_weights(network, given, x)
-        weights = plain(network, given)
+        weights = given
     size = Size() if size is None else size
     require(isinstance(size, Size), "size", "be a skajax.timescales.Size", f"it was {size!r}")
-    random = key is None or isinstance(key, jax.Array)
-    require(random, "key", "be one of JAX's, such as jax.random.key(0)", f"it was {key!r}")
+    key = None if key is None else as_key("key", key)
     require(is_whole(draws), "draws", "be a whole number, at least 1", f"it was {draws!r}")
     known = _known_spectrum(x, spectrum, size)
     return Question(stack_of(network, x.dtype), weights, x, known, key, int(draws), size)

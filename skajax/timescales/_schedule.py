@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from skajax._checks import require, require_positive
+from skajax._checks import as_number, require, require_positive
 from skajax._types import Array, Bool, Float, Inputs, Key, PerLayer, Scalar, TimeSeries, Weights
 from skajax.network import Network
 from skajax.timescales._predict import asked, require_known, thinned
@@ -69,9 +69,10 @@ def schedule(
     far is no error: ``reached`` is False.
     Raises ValueError for arguments that do not fit: their names, what they must be, what they were.
     """
-    fits = isinstance(entropy_fraction, float | int) and 0 < entropy_fraction < 1
+    entropy_fraction = as_number(entropy_fraction)
+    fits = isinstance(entropy_fraction, float) and 0 < entropy_fraction < 1
     require(fits, "entropy_fraction", "lie inside (0, 1)", f"it was {entropy_fraction!r}")
-    require_positive("accuracy", accuracy, "a relative error")
+    accuracy = require_positive("accuracy", accuracy, "a relative error")
     require_known(x, weights)
     question = asked(network, weights, x, spectrum, key, draws, size)
     thins, dtype = thinned(question), question.x.dtype

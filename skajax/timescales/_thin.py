@@ -30,6 +30,7 @@ class Size:
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():
             require(is_whole(value), name, "be a whole number, at least 1", f"it was {value!r}")
+            object.__setattr__(self, name, int(value))
 
 
 def dense_layers(network: Network) -> tuple[Dense, ...]:
@@ -53,14 +54,6 @@ def pace(network: Network, dtype: jnp.dtype) -> PerLayer:
     """The rate r_l of each layer, dW/dt = -r_l ∇H."""
     rates = [layer.rate if isinstance(layer, Paced) else 1.0 for layer in network.layers]
     return jnp.asarray(rates, dtype)
-
-
-def plain(network: Network, weights: Weights) -> Weights:
-    """W and b of each layer, at whatever rate it learns."""
-    return tuple(
-        layer.plain(w) if isinstance(layer, Paced) else w
-        for layer, w in zip(network.layers, weights, strict=True)
-    )
 
 
 class Stack(eqx.Module):

@@ -3,8 +3,8 @@
 import dataclasses
 import math
 import os
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -12,13 +12,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from skajax import reduction as row_space
-from skajax._checks import as_array, is_traced, require
+from skajax._checks import as_array, is_traced, require, require_positive
+from skajax._modes import working
 from skajax._numbers import as_arrays, is_number
+from skajax._progress import told
+from skajax._saturation import warn_saturated
 from skajax._types import Inputs, SaveTimes, ScalarLike, Weights
-from skajax.methods import Method
-from skajax.methods._method import Evolution, Problem, Request
-from skajax.network import Network, check_inputs, check_weights
+from skajax.energies import AbstractEnergy, Entropy
+from skajax.inputs import Batch, MiniBatches, Moving, as_inputs
+from skajax.methods._method import AbstractMethod, Evolution, Request
+from skajax.network import Network, check_inputs, check_weights, nothing
+from skajax.observables import Observable, choose
 from skajax.stop import Rule
+from skajax.system import System
 from skajax.trajectory import Aside, Trajectory
 
 
@@ -30,15 +36,23 @@ class RunFailed(RuntimeError):
         super().__init__(str(run.outcome))
         self.run = run
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What makes it anew, in another process: the run, and not its message."""
+        return type(self), (self.run,)
 
+
+@working()
+@told("simulate: compiling")
 def simulate(
     network: Network,
     weights: Weights,
-    x: Inputs,
-    method: Method,
+    x: Inputs | Batch | MiniBatches | Moving,
+    method: AbstractMethod,
     t1: ScalarLike | None = None,
     *,
     steps: int | None = None,
+    energy: AbstractEnergy | None = None,
+    observe: Sequence[str | Observable] | None = None,
     save_at: SaveTimes | Literal["steps", "end"] | None = None,
     dense: bool = False,
     until: Rule | None = None,
@@ -46,10 +60,11 @@ def simulate(
     reduction: Literal["auto", "full", "off"] = "auto",
     throw: bool = False,
 ) -> Trajectory:
-    """Let the weights follow the flow dW/dt = -∇H (eq. 2, 32) by a method, and record.
+    """Let the weights follow the flow dW/dt = -r ∇E (eq. 2, 32; by default E = H) by a method, and record.
 
-    Main arguments: a network, its weights (``network.init(key, x)``), one batch of inputs (samples,
-    inputs) in the weights' precision, and the method.
+    Main arguments: a network, its weights (``network.init(key, x)``), its inputs in the weights'
+    precision, and the method. Inputs are one batch at rest, x of shape (samples, ...) or ``Batch(x,
+    y)`` with targets; ``MiniBatches``, which take turns; or ``Moving``, a smooth function of time.
 
     - ``Euler(dt)`` and ``Published(dt)`` take ``t1``, a whole number of steps dt, or ``steps``, and
       record each step.
@@ -60,11 +75,18 @@ def simulate(
 
     Other arguments:
 
+    - ``energy``: what the weights descend (:mod:`skajax.energies`): by default ``Entropy()``, each
+      layer's own entropy. ``Published`` is a rule of that one alone.
+    - ``observe``: what is recorded, names of the paper's observables or :class:`skajax.Observable` objects of
+      your own; by default all of the paper's; ``()`` records times alone, and costs nothing but the steps.
     - ``dense=True``, with Adaptive, keeps the weights at every accepted step, on the host: then
-      :meth:`Trajectory.at` gives the state at any time, and landmarks are found exactly.
+      :meth:`Trajectory.at` gives the state at any time, and landmarks are found exactly. How many bytes
+      a step takes is said once, through ``logging.getLogger("skajax")``.
     - ``until`` is a stop rule (:mod:`skajax.stop`): the run ends, with a record, where it first holds.
       Inside jit and vmap too, where Adaptive keeps a row of records for that one, and what comes
-      after is NaN; an adaptive run with a rule has no derivative in reverse.
+      after is NaN; an adaptive run with a rule has no derivative in reverse. JAX's option
+      ``jax_debug_nans`` takes any NaN that leaves jit for a mistake, this one too: where it is on, call
+      the jitted function within ``with jax.debug_nans(False):``. Outside of jit there is no NaN.
     - ``checkpoint`` is a file that a long run writes every few seconds, and goes on from where it
       exists: killed at any moment and started again, it comes to the same bits. The file serves this
       very run alone (method, network, weights, x, save_at, rule), but to any later t1 (with
@@ -79,42 +101,61 @@ def simulate(
     instead. A second call with other numbers (weights, dt, t1, tolerances) compiles nothing, for
     as long as shapes, network and solver stay. :func:`extend` goes on from a run's end.
 
+    Warns (:class:`skajax.SkajaxWarning`) where a layer begins saturated: its decisions hold less than
+    h(1.54) = 0.67 bit each on average at t = 0, 1.54 being the |z| where z D'(z), a neuron's flow, is
+    largest. Such a layer's flow falls from the start, and its peak is t = 0. Nothing is said inside jit.
+
     Works inside jit (network static), vmap and grad; there, give ``steps`` instead of ``t1``
     where dt or t1 is traced.
 
     Raises ValueError for arguments that do not fit: their names, what they must be, what they were.
     """
-    request = Request(t1, steps, save_at, dense, until, checkpoint)
-    prepared = prepare(network, weights, x, method, request, reduction)
-    return trajectory(method.evolve(*prepared, request), method, network, prepared[0].space, throw)
+    request = Request(t1, steps, save_at, dense, until, checkpoint, choose(observe))
+    system, start = prepare(network, weights, x, method, request, reduction, energy)
+    warn_saturated(system, start, x)
+    evolution = method.evolve(system, start, request)
+    return trajectory(evolution, method, network, request, system.space, throw)
 
 
 def prepare(
     network: Network,
     weights: Weights,
-    x: Inputs,
-    method: Method,
+    x: Any,
+    method: AbstractMethod,
     request: Request,
     reduction: Literal["auto", "full", "off"] = "auto",
-) -> tuple[Problem, Weights]:
+    energy: AbstractEnergy | None = None,
+) -> tuple[System, Weights]:
     """What :func:`simulate` hands to its method: arguments checked, inputs reduced."""
-    x = check_arguments(network, x, method, request.until, reduction)
-    return pose(network, weights, x, method, lambda running: find_rows(running, x, reduction))
+    inputs = check_arguments(network, x, method, request.until, reduction, energy)
+    find = lambda running, x: find_rows(running, x, reduction)
+    return pose(network, weights, inputs, method, find, energy)
 
 
 def check_arguments(
-    network: Network, x: Inputs, method: Method, until: Rule | None, reduction: str
-) -> jax.Array:
-    """Refuse what does not fit, but for weights; x as an array of JAX's."""
+    network: Network,
+    x: Any,
+    method: AbstractMethod,
+    until: Rule | None,
+    reduction: str,
+    energy: AbstractEnergy | None = None,
+) -> Any:
+    """Refuse what does not fit, but for weights; inputs with arrays of JAX's."""
     require(isinstance(network, Network), "network", "be a Network", lambda: f"it was {network!r}")
     require(
-        isinstance(method, Method),
+        isinstance(method, AbstractMethod),
         "method",
         "be a method, such as Euler(0.01)",
         lambda: f"it was {method!r}",
     )
-    x = as_array("x", x)
-    check_inputs(x)
+    require(
+        energy is None or isinstance(energy, AbstractEnergy),
+        "energy",
+        "be an energy, such as skajax.energies.Entropy()",
+        lambda: f"it was {energy!r}",
+    )
+    inputs = as_inputs(x)
+    check_inputs(inputs.x if not inputs.moves() else inputs.at(0.0).x)
     _check_rule(until)
     require(
         reduction in ("auto", "full", "off"),
@@ -122,7 +163,7 @@ def check_arguments(
         "be 'auto', 'full' or 'off'",
         f"it was {reduction!r}",
     )
-    return x
+    return inputs
 
 
 def find_rows(network: Network, x: Inputs, reduction: str) -> row_space.Rows | None:
@@ -135,22 +176,37 @@ def find_rows(network: Network, x: Inputs, reduction: str) -> row_space.Rows | N
 def pose(
     network: Network,
     weights: Weights,
-    x: Inputs,
-    method: Method,
-    rows: Callable[[Network], row_space.Rows | None],
-) -> tuple[Problem, Weights]:
-    """The problem, in the row space that ``rows`` finds for the network, if it does; and its weights."""
+    inputs: Any,
+    method: AbstractMethod,
+    rows: Callable[[Network, Any], row_space.Rows | None],
+    energy: AbstractEnergy | None = None,
+) -> tuple[System, Weights]:
+    """The system, in the row space that ``rows`` finds for the network, if it does; and its weights."""
     weights = jax.tree.map(lambda leaf: as_array("weights", leaf), weights)
+    energy = Entropy() if energy is None else energy
+    batch = jax.eval_shape(inputs.at, 0.0)
+    x = batch.x if inputs.moves() else inputs.x
+    if isinstance(weights, tuple):
+        weights = tuple(w if jax.tree.leaves(w) else nothing(x.dtype) for w in weights)
     check_weights(network, weights, x)
+    energy.check(batch, jax.eval_shape(network.forward, weights, batch.x)[0])
     running = network.running()
-    if method.rotates and row_space.reducible(network, weights):
-        reduced = rows(running)
+    system = System(running, inputs, as_arrays(energy, weights_dtype_of(batch.x)))
+    reduces = isinstance(inputs, Batch) and method.rotates and not energy.reads_weights
+    if reduces and row_space.reducible(network, weights):
+        reduced = rows(running, x)
         if reduced is not None:
             space, weights = reduced.reduce(weights)
-            return Problem(running, reduced.x, space), weights
-    return Problem(running, x), weights
+            return System(running, Batch(reduced.x, inputs.y), system.energy, space), weights
+    return system, weights
 
 
+def weights_dtype_of(x: Any) -> Any:
+    """The precision that goes with inputs like x: their own, or of whole numbers JAX's default."""
+    return x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.result_type(float)
+
+
+@told("extend: compiling")
 def extend(
     run: Trajectory,
     t1: ScalarLike | None = None,
@@ -180,8 +236,7 @@ def extend(
         run.resume is not None and run.resume.carry is not None,
         "run",
         "be as simulate returned it, completed or stopped by a rule",
-        f"it was read from a file, made inside jit, the result of a tree operation, or failed"
-        f" ({run.outcome})",
+        lambda: run.aside.why if run.resume is None else f"it failed ({run.outcome})",
     )
     _check_rule(until)
     resume = run.resume
@@ -207,16 +262,17 @@ def extend(
         resume,
     )
     dense = run.path is not None and run.path.weights is not None
-    request = Request(t1, steps, wanted, dense, until, checkpoint)
-    after = resume.method.proceed(before, request)
-    return trajectory(after, resume.method, run.network, resume.problem.space, throw)
+    request = Request(t1, steps, wanted, dense, until, checkpoint, run.observe)
+    with working(resume.double):
+        after = resume.method.proceed(before, request)
+        return trajectory(after, resume.method, run.network, request, resume.system.space, throw)
 
 
 def _onwards(run: Trajectory, spacing: float, t1: ScalarLike | None) -> np.ndarray | None:
     """Times as far apart as the run's, from its end to t1, which is one of them."""
     if t1 is None:
         return None
-    start, end = float(run.final.t), float(t1)
+    start, end = float(run.final.t), require_positive("t1", t1, "an end time")
     span = end - start
     if not 0 < span < np.inf:
         return None
@@ -226,8 +282,9 @@ def _onwards(run: Trajectory, spacing: float, t1: ScalarLike | None) -> np.ndarr
 
 def trajectory(
     evolution: Evolution,
-    method: Method,
+    method: AbstractMethod,
     network: Network,
+    request: Request,
     space: row_space.RowSpace | None = None,
     throw: bool = False,
 ) -> Trajectory:
@@ -236,7 +293,7 @@ def trajectory(
     if space is not None:
         stats = dataclasses.replace(stats, rank=jnp.asarray(space.rank))
     run = Trajectory(
-        **vars(evolution.records),
+        records=evolution.records,
         t=evolution.t,
         final=evolution.final,
         stats=stats,
@@ -245,6 +302,7 @@ def trajectory(
         aside=Aside(evolution.path, evolution.resume),
         method=method.name,
         network=network,
+        observe=request.observe,
     )
     if throw:
         require(not is_traced(run), "throw", "be False inside jit and vmap", "it was True")
@@ -262,7 +320,7 @@ def _check_rule(until: object) -> None:
     )
 
 
-def numbers(method: Method, dtype: jnp.dtype) -> dict[str, jax.Array]:
+def numbers(method: AbstractMethod, dtype: jnp.dtype) -> dict[str, jax.Array]:
     """A method's numbers by their names: dt, or rtol, atol, ..."""
     found = eqx.filter(method, is_number)
     named = {

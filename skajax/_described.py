@@ -1,0 +1,180 @@
+"""A network and its final state, as a file has them: skajax's layers by their fields, others by repr."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+import jax
+import jax.numpy as jnp
+
+from skajax import layers
+from skajax._checks import require
+from skajax._fingerprint import without_addresses
+from skajax.network import Network
+from skajax.system import State
+
+
+@dataclasses.dataclass(frozen=True)
+class UnknownLayer:
+    """A layer of a file that skajax does not have: what the file says of it."""
+
+    entry: str
+    """The file's own entry, JSON."""
+
+    def init(self, key: Any, x: Any) -> NoReturn:
+        """Refused: nobody knows how."""
+        self._refuse()
+
+    def knowledge(self, weights: Any, x: Any) -> NoReturn:
+        """Refused: nobody knows how."""
+        self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        raise ValueError(
+            f"Argument network must hold layers that can compute, but {self!r} is all that a file"
+            " knows of one of them: load(path, network=...) takes the network itself."
+        )
+
+    def __repr__(self) -> str:
+        found = json.loads(self.entry)
+        text = found.get("repr") if isinstance(found, dict) else None
+        return self.entry if text is None else str(text)
+
+
+def told(network: Network) -> str:
+    """The network as text that :func:`network` reads."""
+    return json.dumps([_told(layer) for layer in network.layers])
+
+
+def network(text: str, given: Network | None) -> Network:
+    """The network of a file; the one that is ``given`` in its place, if it can be the same."""
+    found = Network(tuple(_layer(entry) for entry in json.loads(text)))
+    if given is None:
+        return found
+    pairs = zip(given.layers, found.layers, strict=False)
+    same = all(isinstance(read, UnknownLayer) or read == layer for layer, read in pairs)
+    require(
+        same and len(given.layers) == len(found.layers),
+        "network",
+        f"be that of the file, {found}",
+        lambda: f"it was {given}",
+    )
+    return given
+
+
+def leaf_names(final: State) -> list[str]:
+    """What the arrays of a final state are called, in the order of its leaves; no two alike."""
+    names: list[str] = []
+    for path, _ in jax.tree.leaves_with_path(final):
+        name = "final_" + jax.tree_util.keystr(path, simple=True, separator="_").replace("/", "_")
+        while name in names:  # {"a_b": ...} beside {"a": {"b": ...}}
+            name += "_"
+        names.append(name)
+    return names
+
+
+def final(
+    arrays: Mapping[str, jax.Array],
+    network: Network,
+    inputs: Sequence[int] | None,
+    argument: str = "network",
+) -> State:
+    """The state at the end of a run of this network, from arrays by their names.
+
+    ``inputs`` is the shape of one sample; None if the file does not say.
+    """
+    one = jax.ShapeDtypeStruct((), jnp.float32)
+    rows = sum(1 for name in arrays if name.startswith("final_Z_"))
+    known = not any(isinstance(layer, UnknownLayer) for layer in network.layers)
+    if known and inputs is not None:
+        weights = _made(arrays, network, inputs, argument)
+    else:
+        found = []
+        for n, layer in enumerate(network.layers):
+            # Of W, (inputs, outputs), one can tell it too.
+            below = arrays[f"final_D_{n - 1}"] if n else arrays.get("final_weights_0_W", one)
+            own = below.shape[-1:] if n else inputs or below.shape[-2:-1] or (1,)
+            found.append(_weights(arrays, n, layer, jax.ShapeDtypeStruct((1, *own), one.dtype)))
+        weights = tuple(found)
+    structure: Any = State(one, weights, (one,) * rows, (one,) * rows)  # pyright: ignore[reportArgumentType]
+    return jax.tree.unflatten(
+        jax.tree.structure(structure), [arrays[name] for name in leaf_names(structure)]
+    )
+
+
+def _made(
+    arrays: Mapping[str, jax.Array], network: Network, inputs: Sequence[int], argument: str
+) -> Any:
+    """What the network makes of inputs of this shape, if that has the arrays of the file."""
+    x = jax.ShapeDtypeStruct((1, *inputs), jnp.float32)
+    try:
+        made = jax.eval_shape(network.init, jax.random.key(0), x)
+    except Exception as error:
+        raise ValueError(
+            f"Argument network must make the weights of the file, but its init raised {error!r} for"
+            f" inputs of shape {x.shape}."
+        ) from error
+    lanes = arrays["steps"].ndim
+    for n, entry in enumerate(made):
+        own = f"final_weights_{n}"
+        there = [a.shape[lanes:] for name, a in arrays.items() if f"{name}_".startswith(f"{own}_")]
+        shapes = [leaf.shape for leaf in jax.tree.leaves(entry)]
+        require(
+            sorted(shapes) == sorted(there),
+            argument,
+            "make the weights of the file" if argument == "network" else "hold a whole run",
+            f"its layer {n + 1} makes arrays of {shapes}, and there they are of {sorted(there)}",
+        )
+    return made
+
+
+def _weights(arrays: Mapping[str, jax.Array], n: int, layer: Any, x: jax.ShapeDtypeStruct) -> Any:
+    """What has the structure of a layer's weights, for inputs like x."""
+    own = f"final_weights_{n}"
+    found = {name: array for name, array in arrays.items() if f"{name}_".startswith(f"{own}_")}
+    if isinstance(layer, UnknownLayer):
+        return 0 if own in found else {name.removeprefix(f"{own}_"): 0 for name in found}
+    try:
+        made = jax.eval_shape(layer.init, jax.random.key(0), x)
+    except Exception as error:
+        raise ValueError(
+            f"Argument network must make the weights of the file, but its layer {n + 1} raised"
+            f" {error!r} for inputs of shape {x.shape}."
+        ) from error
+    lanes = arrays["steps"].ndim
+    shapes = [leaf.shape for leaf in jax.tree.leaves(made)]
+    there = sorted(array.shape[lanes:] for array in found.values())
+    if type(layer) not in vars(layers).values():
+        require(
+            sorted(shapes) == there,
+            "network",
+            "make the weights of the file",
+            f"its layer {n + 1} makes arrays of {shapes}, and there they are of {there}",
+        )
+    return made
+
+
+def _told(value: Any) -> Any:
+    """A layer, perhaps with another in it, as JSON has it."""
+    kind = type(value)
+    if getattr(layers, kind.__name__, None) is kind:
+        fields = {name: _told(field) for name, field in vars(value).items()}
+        return {"type": kind.__name__} | fields
+    if isinstance(value, UnknownLayer):
+        return json.loads(value.entry)
+    if isinstance(value, str | int | float | None):
+        return value
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    return {"type": name, "repr": without_addresses(repr(value))}
+
+
+def _layer(entry: Any) -> Any:
+    """A layer, or a field of one; an :class:`UnknownLayer` where any of it is not skajax's."""
+    if not isinstance(entry, dict):
+        return entry
+    kind = getattr(layers, entry["type"], None)
+    fields = {name: _layer(value) for name, value in entry.items() if name != "type"}
+    if kind is None or any(isinstance(field, UnknownLayer) for field in fields.values()):
+        return UnknownLayer(json.dumps(entry))
+    return kind(**fields)

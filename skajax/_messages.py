@@ -1,0 +1,34 @@
+"""What skajax says beside its results: warnings, and notices of its logger."""
+
+import functools
+import logging
+import sys
+import warnings
+
+LOGGER = logging.getLogger("skajax")
+
+
+class SkajaxWarning(UserWarning):
+    """A run that goes on, but is likely not what was meant.
+
+    ``warnings.filterwarnings("ignore", category=ska.SkajaxWarning)`` switches these off.
+    """
+
+
+def warn(message: str) -> None:
+    """Warn, at the line of the caller's that called skajax."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and _is_ours(frame.f_globals.get("__name__", "")):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, SkajaxWarning, stacklevel=level)
+
+
+def _is_ours(module: str) -> bool:
+    # Type checkers wrap functions, in modules of their own.
+    return module.partition(".")[0] in ("skajax", "jaxtyping", "beartype", "contextlib")
+
+
+@functools.cache
+def tell_once(message: str) -> None:
+    """A notice, once in a process; ``logging.getLogger("skajax").setLevel("ERROR")`` switches it off."""
+    LOGGER.warning(message)
