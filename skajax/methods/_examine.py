@@ -3,10 +3,10 @@
 A rule looks at instants in order. Of an adaptive run's long steps their ends alone would not do: a
 peak, or two crossings, may lie between them. So a step is sampled at eight instants on the solver's
 interpolant, as landmarks are; the maxima that a rule remembers are read where they are; and where it
-holds, bisection finds since when. Readings cost about an evaluation of the flow each. Therefore a step
-is first judged by the readings at its own end and at the three ends before it: where the cubic through
-them, and the quadratic through the last three, leave no doubt that nothing happens within, it is not
-sampled.
+holds, the polynomials through the samples foretell since when, and a few readings there mend and prove
+it. Readings cost about an evaluation of the flow each. Therefore a step is first judged by the reading
+at its own end and the last three before it: where the cubic through them, and the quadratic through the
+last three, leave no doubt that nothing happens within, it is not sampled.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from skajax.stop import Rule, Seen, Span, Verdict
 NODES = 8
 """Subintervals of a step that is sampled."""
 PAST = 3
-"""Ends of steps that are remembered."""
+"""Readings that are remembered."""
 
 _GRID = np.linspace(-1, 1, NODES + 1)
 # Values at the nodes to the coefficients of their polynomial on [-1, 1], and to its slopes there.
@@ -34,24 +34,23 @@ _SLOPES = np.vander(_GRID, NODES, increasing=True) @ _DERIVATIVES
 
 
 class Past(NamedTuple):
-    """Readings at the last ends of steps, the newest last."""
+    """The last readings, the newest last: of ends of steps, and of the middles of sampled ones."""
 
     t: Array
     values: Observables
-    ends: Int[Array, ""]
+    known: Int[Array, ""]
     """How many there have been."""
 
 
-def no_past(seen: Any, t: Scalar) -> Past:
-    """Before the first reading, of which ``seen`` has the shapes."""
+def first_past(t: Scalar, seen: Observables) -> Past:
+    """With a run's first reading."""
     values = jax.tree.map(lambda s: jnp.zeros((PAST, *s.shape), s.dtype), seen)
-    return Past(jnp.zeros(PAST, t.dtype), values, jnp.zeros((), int))
+    return _remember(Past(jnp.zeros(PAST, t.dtype), values, jnp.zeros((), int)), t, seen)
 
 
-def remember(past: Past, t: Scalar, seen: Observables) -> Past:
-    """One more."""
+def _remember(past: Past, t: Scalar, seen: Observables) -> Past:
     push = lambda rows, new: jnp.concatenate([rows[1:], new[None]])
-    return Past(push(past.t, t), jax.tree.map(push, past.values, seen), past.ends + 1)
+    return Past(push(past.t, t), jax.tree.map(push, past.values, seen), past.known + 1)
 
 
 def examine(
@@ -63,8 +62,8 @@ def examine(
     end: Observables,
     errors: tuple[Scalar, Scalar],
     since: Scalar,
-) -> tuple[Any, Verdict, Scalar]:
-    """The rule's memory at the end of the step from the last of ``past`` to t1, its verdict, and since when.
+) -> tuple[Any, Past, Verdict, Scalar]:
+    """Of the step from the last of ``past`` to t1: memory and past at its end, the verdict, and since when.
 
     ``read`` gives what the rule needs at any time of the step, ``end`` is that at t1; ``errors`` are
     the error budgets at the step's start and end. Verdicts up to ``since`` do not count.
@@ -118,19 +117,54 @@ def examine(
     loop = (first, jnp.zeros(tops.shape[1:], bool), memory, memory, t0, _never())
     j, _, _, memory, left, verdict = lax.while_loop(unfinished, go_on, loop)
 
-    width = 1e-8 * jnp.abs(t1) + 4 * jnp.finfo(t1.dtype).eps * jnp.abs(t1)
+    # A step that is not sampled may end where the rule holds, and then it holds there first.
     right = jnp.where(verdict.holds, t[jnp.minimum(j, NODES)], t1)
-    left = jnp.where(verdict.holds, jnp.maximum(left, jnp.minimum(since, right)), right)
+    left = jnp.maximum(left, jnp.minimum(since, right))
+    left = jnp.where(verdict.holds & sampled, left, right)
+    width = 1e-8 * jnp.abs(t1) + 4 * jnp.finfo(t1.dtype).eps * jnp.abs(t1)
 
-    def halve(loop: Any) -> Any:
-        left, right, verdict = loop
-        middle = left + (right - left) / 2
-        _, now = said(memory, middle, read(middle), errors[0])
-        return _pick(now.holds, (left, middle, now), (middle, right, verdict))
+    def model(time: Scalar, off: Observables) -> Observables:
+        """What the polynomials through the nodes make of a reading, moved by what they were off by."""
+        weights = _powers(2 * (time - t[0]) / (t[-1] - t[0]) - 1) @ jnp.asarray(
+            _COEFFICIENTS, t.dtype
+        )
+        return jax.tree.map(lambda rows, o: jnp.tensordot(weights, rows, 1) + o, nodes, off)
 
-    apart = lambda loop: loop[1] - loop[0] > width
-    _, right, verdict = lax.while_loop(apart, halve, (left, right, verdict))
-    return memory, verdict, right
+    def foretold(left: Scalar, right: Scalar, off: Observables) -> Scalar:
+        """Since when the rule holds by the model: bisection, without a reading."""
+
+        def halve(_: Any, ends: Any) -> Any:
+            left, right = ends
+            middle = left + (right - left) / 2
+            holds = said(memory, middle, model(middle, off), errors[0])[1].holds
+            return jnp.where(holds, left, middle), jnp.where(holds, middle, right)
+
+        return lax.fori_loop(0, 40, halve, (left, right))[1]
+
+    def close(loop: Any) -> Any:
+        """Read just beyond where it is foretold, then just before; after eight readings, in the middle."""
+        n, left, right, verdict, off = loop
+        guess = foretold(left, right, off)
+        aim = jnp.where(right - guess > width / 2, guess + width / 2, guess - width / 2)
+        aim = jnp.where(n < 8, aim, left + (right - left) / 2)
+        aim = jnp.clip(aim, left + width / 4, right - width / 4)
+        seen = read(aim)
+        off = jax.tree.map(lambda a, o, b: o + a - b, seen, off, model(aim, off))
+        _, now = said(memory, aim, seen, errors[0])
+        ends = _pick(now.holds, (left, aim, now), (aim, right, verdict))
+        return n + 1, *ends, off
+
+    apart = lambda loop: loop[2] - loop[1] > width
+    off = jax.tree.map(jnp.zeros_like, end)
+    _, _, right, verdict, _ = lax.while_loop(apart, close, (0, left, right, verdict, off))
+    middle = _remember(past, t[NODES // 2], at(NODES // 2))
+    past = _remember(_pick(sampled, middle, past), t1, end)
+    return memory, past, verdict, right
+
+
+def _powers(x: Scalar) -> Array:
+    """1, x, x², ..."""
+    return jnp.cumprod(jnp.full(NODES + 1, x).at[0].set(1))
 
 
 def _said(
@@ -174,7 +208,7 @@ def _idle(
     unit = times[-1] - times[-2]
     x = (times - times[-2]) / jnp.where(unit > 0, unit, 1)  # the step is [0, 1]
     grid = jnp.linspace(0, 1, 2 * NODES + 1, dtype=t1.dtype)[:, None]
-    known = past.ends >= PAST
+    known = past.known >= PAST
 
     def bounds(rows: Array, last: Array) -> tuple[Array, ...]:
         y = jnp.concatenate([rows, last[None]])[:, None, :]

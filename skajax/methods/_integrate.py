@@ -14,7 +14,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optimistix
 from jax import lax
 
 from skajax._checks import require
@@ -23,7 +22,7 @@ from skajax._progress import COMPILING, Progress
 from skajax._types import Array, Bool, Int, Scalar, Tensors, TimeSeries, Weights
 from skajax.methods._checkpoint import Checkpoint
 from skajax.methods._counting import Count, counted
-from skajax.methods._examine import Past, examine, no_past, remember
+from skajax.methods._examine import Past, examine, first_past
 from skajax.methods._fixed import Look
 from skajax.methods._lifted import Jumping, Lifted
 from skajax.methods._method import (
@@ -37,6 +36,7 @@ from skajax.methods._method import (
     STOPPED,
     finite_flow,
 )
+from skajax.methods._solvers import FROM_CONTROLLER
 from skajax.observables import Observables, needs_start, observe
 from skajax.stop import Rule, Seen, Verdict
 from skajax.system import Instant, System, square
@@ -310,7 +310,7 @@ def begin(
         memory = integrator.rule.start(len(system.network.rows), t1.dtype)
         seen = integrator.read(t0, weights, before)
         memory, verdict = integrator.rule.look(memory, Seen(t0, seen, jnp.zeros_like(t0)))
-        watch = memory, remember(no_past(seen, t0), t0, seen)
+        watch = memory, first_past(t0, seen)
     zero = jnp.zeros((), int)  # not weakly typed: the loop's own results must not compile it again
     carry = Carry(
         t0, jnp.asarray(t_next, t1.dtype), weights,
@@ -327,7 +327,7 @@ def begin(
 def watch_from(integrator: Integrator, carry: Carry, memory: Any) -> tuple[Any, Past]:
     """What a rule has seen that goes on from here, with what it remembers."""
     seen = integrator.read(carry.t, carry.weights, carry.before)
-    return memory, remember(no_past(seen, carry.t), carry.t, seen)
+    return memory, first_past(carry.t, seen)
 
 
 def _strong(leaf: Any) -> Any:
@@ -393,20 +393,15 @@ def advance(
             assert c.watch is not None and integrator.rule is not None
             looking = integrator.rule
             memory, past = c.watch
-            shapes = jax.eval_shape(lambda: integrator.read(c.t, c.weights, c.before))
-            nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
             read = lambda time: integrator.read(time, curve.evaluate(time), c.before)
 
             def examined(w: Weights) -> Any:
                 seen = integrator.read(t_next, w, c.before)
-                found = examine(looking, memory, read, past, t_next, seen, (c.error, spent), since)
-                return *found, seen
+                return examine(looking, memory, read, past, t_next, seen, (c.error, spent), since)
 
-            def unexamined(w: Weights) -> Any:
-                return memory, _no_verdict(), t_next, nothing
-
-            memory, stop, stop_t, seen = lax.cond(keep, examined, unexamined, weights)
-            watch = memory, remember(past, jnp.asarray(t), seen)
+            unexamined = lambda _: (memory, past, _no_verdict(), t_next)
+            memory, past, stop, stop_t = lax.cond(keep, examined, unexamined, weights)
+            watch = memory, past
             status = jnp.where(stop.holds, STOPPED, status)
             keep &= ~stop.holds
 
@@ -503,10 +498,9 @@ def _with_tolerances(
     """
     if not isinstance(solver, diffrax.AbstractImplicitSolver):
         return solver
-    open_ = diffrax.with_stepsize_controller_tols(optimistix.Chord)().rtol
     finder: Any = solver.root_finder
     for name in ("rtol", "atol", "norm"):
-        if getattr(finder, name) is open_:
+        if getattr(finder, name) is FROM_CONTROLLER:
             finder = eqx.tree_at(lambda f, n=name: getattr(f, n), finder, getattr(controller, name))
     return eqx.tree_at(lambda s: s.root_finder, solver, finder)
 
