@@ -9,7 +9,6 @@ Forward-Only Neural Learning", arXiv:2504.03214 (2025).
 """
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -17,6 +16,19 @@ import jax.numpy as jnp
 
 from skajax._checks import require
 from skajax._types import AnyArray, Array, RealLike, Sign
+
+__all__ = [
+    "BITS",
+    "Changes",
+    "changes",
+    "decision",
+    "decision_derivative",
+    "entropy",
+    "entropy_gradient",
+    "lagrangian",
+    "tensor_net_potential",
+    "tensor_net_rate",
+]
 
 _LN2 = math.log(2.0)
 BITS = 1 / _LN2
@@ -154,44 +166,35 @@ class Changes(NamedTuple):
 def changes(z0: RealLike, z: RealLike) -> Changes:
     """Changes of softplus and of h from z0 to z, of which both signs of the Tensor Net are made (eq. 26).
 
-    Computed from z - z0, so that a small change keeps its digits: a difference of two potentials loses
-    as many as the potentials are larger than their change. Either is right to a few ε of itself, whatever
-    the sizes and signs of z0 and z, but for what is smaller than the smallest normal number times |z|;
-    and it is exactly 0 where z = z0. Derivatives are exact: those of the potentials at z and at z0.
+        softplus(z) - softplus(z0) = ∫ D dz,    h(z) - h(z0) = -(1/ln 2) ∫ z D' dz.
 
-    ``z0`` and ``z``: knowledge of the same shape and dtype. Two exponentials an element and no
-    logarithm: the cost of about three evaluations of :func:`entropy`.
+    A small change keeps its digits, which a difference of two potentials loses: where |z - z0| < δ, both
+    are the corrected trapezoidal rule, d (f + f0) / 2 - d² (f' - f0') / 12 with d = z - z0, whose error is
+    d⁵ / 720 times the fourth derivative of f. With δ = (4000 ε)^(1/5), where rounding and that error are
+    alike, either is right to 2e-6 in float32 and 3e-13 in float64, relative to |d| times the largest f on
+    the way (in the tails 1 + |z| / 8 times that); and exactly 0 where z = z0. Derivatives are exact: those
+    of the potentials.
+
+    ``z0`` and ``z``: knowledge of the same shape and dtype. Costs an entropy and a decision at each.
     """
     z0, z = jnp.asarray(z0), jnp.asarray(z)
-    # Both potentials follow from ℓ(a) = log1p(e^-a) and q(a) = σ(-a) at a = |z|, a > 0, where nothing
-    # cancels: softplus(z) = max(z, 0) + ℓ and ln 2 h(z) = ℓ + a q. So go from the lesser a to the greater.
-    most = float(jnp.finfo(z.dtype).max)
-    a0, a = jnp.minimum(jnp.abs(z0), most), jnp.minimum(jnp.abs(z), most)
-    inner, outer = jnp.minimum(a0, a), jnp.maximum(a0, a)
-    c = outer - inner
-    near = c < 1
-    short = jnp.where(near, c, 0)
-    logarithm, exponential = _LOGARITHM[z.dtype.itemsize > 4], _EXPONENTIAL[z.dtype.itemsize > 4]
+    D0, D, h0, h = decision(z0), decision(z), entropy(z0), entropy(z)
+    d, near = z - z0, jnp.abs(z - z0) < (4000 * float(jnp.finfo(z.dtype).eps)) ** 0.2
+    short = jnp.where(near, d, 0)
+    # f and f' of both integrals: D and D'; z D' and D' + z D''.
+    slope0, slope = decision_derivative(z0), decision_derivative(z)
+    pull0, pull = -_LN2 * entropy_gradient(z0), -_LN2 * entropy_gradient(z)
+    bend0, bend = slope0 + pull0 * (1 - 2 * D0), slope + pull * (1 - 2 * D)
+    rule = lambda f0, f, fdot0, fdot: short * ((f0 + f) / 2 - short / 12 * (fdot - fdot0))
+    far = _LN2 * (h - h0)
+    softplus = jnp.where(near, rule(D0, D, slope0, slope), _times(z, D) - _times(z0, D0) + far)
+    entropy_change = jnp.where(near, -rule(pull0, pull, bend0, bend), far)
+    return Changes(softplus, BITS * entropy_change)
 
-    e_inner, fall = jnp.exp(-inner), jnp.exp(-c)
-    e_outer = e_inner * fall
-    bend = short * _polynomial(exponential, -short)  # (e^-c - 1 + c) / c
-    lost = jnp.where(near, c * (bend - 1), fall - 1)  # e^-c - 1
-    step = e_inner * lost
-    both = 1 / ((1 + e_inner) * (1 + e_outer))
-    q_inner, q_outer = e_inner * (1 + e_outer) * both, e_outer * (1 + e_inner) * both
-    q_change = step * both
-    # ℓ changes by log1p(y), y = q_inner lost; with s = y / (2 + y) that is 2 artanh(s) = 2 s + rest.
-    s = step / (2 + e_inner + e_outer)
-    rest = s * s * s * _polynomial(logarithm, s * s)
-    l_change = 2 * s + rest
-    # ℓ + a q changes by inner q_change and by l_change + c q_outer. Of the latter's terms those of first
-    # order in c cancel: where c is small, they are left out.
-    curved = rest - q_inner * lost * s + c * (q_inner * bend + q_change)
-    entropy = inner * q_change + jnp.where(near, curved, l_change + c * q_outer)
-    outwards = jnp.where(a0 <= a, 1, -1).astype(z.dtype)
-    softplus = (jnp.maximum(z, 0) - jnp.maximum(z0, 0)) + outwards * l_change
-    return Changes(softplus, outwards * (BITS * entropy))
+
+def _times(z: Array, D: Array) -> Array:
+    """z D, which is 0 where z is infinite and D 0."""
+    return jnp.where(D > 0, z, 0) * D
 
 
 @changes.defjvp
@@ -203,18 +206,6 @@ def _changes_jvp(
         decision(z) * zdot - decision(z0) * z0dot,
         entropy_gradient(z) * zdot - entropy_gradient(z0) * z0dot,
     )
-
-
-# 2 (artanh(s) - s) / s³ over s² ≤ 1/9, and (e^x - 1 - x) / x² over -1 ≤ x ≤ 0: for float32, float64.
-_LOGARITHM = tuple([2 / (2 * k + 3) for k in range(terms)] for terms in (7, 15))
-_EXPONENTIAL = tuple([1 / math.factorial(k + 2) for k in range(terms)] for terms in (10, 17))
-
-
-def _polynomial(coefficients: Sequence[float], x: Array) -> Array:
-    total = jnp.full_like(x, coefficients[-1])
-    for coefficient in coefficients[-2::-1]:
-        total = total * x + coefficient
-    return total
 
 
 def _orientation(sign: Sign) -> int:

@@ -78,7 +78,8 @@ def test_in_float32():
         NETWORK, start, inputs(), lambda dt: ska.Published(dt), t1=0.5,
         over=ska.grid(dt=[0.1, 0.05], seed=range(4)), at_once=at_once,
     )  # fmt: skip
-    assert_alike(sweep(8), sweep(1), 1e-6)
+    # 32 roundings: in which order a sum is taken depends on the processor.
+    assert_alike(sweep(8), sweep(1), 4e-6)
 
 
 def test_everything_that_lanes_may_have_for_themselves(x64):
@@ -175,12 +176,12 @@ def test_bad_lanes_harm_no_good_ones(x64):
 
 def test_what_lanes_share_is_there_once(x64):
     lane = lambda seed, x: _block.Lane(
-        ska.Euler(0.1), _block.Problem(NETWORK, x), start(seed), _block.Request(steps=3)
+        ska.Euler(0.1), _block.System(NETWORK, ska.Batch(x)), start(seed), _block.Request(steps=3)
     )
     x = inputs()
-    stack = _block._Stack([lane(seed, x).problem for seed in range(5)], None)
+    stack = _block._Stack([lane(seed, x).system for seed in range(5)], None)
     assert stack.axes == (None,) and stack.leaves[0] is x
-    apart = _block._Stack([lane(seed, inputs(seed)).problem for seed in range(5)], None)
+    apart = _block._Stack([lane(seed, inputs(seed)).system for seed in range(5)], None)
     assert apart.axes == (0,) and apart.leaves[0].shape == (5, 10, 8)
 
 

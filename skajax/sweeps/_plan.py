@@ -22,6 +22,7 @@ from skajax.methods._adaptive import SAVES
 from skajax.methods._fixed import CHUNK
 from skajax.methods._method import Request
 from skajax.network import Network, expected_weights
+from skajax.observables import needs_start
 from skajax.reduction import Rows
 from skajax.sweeps._block import devices_of, joins, widths
 from skajax.sweeps._grid import Arguments
@@ -285,24 +286,25 @@ def _bytes(spec: Spec, mesh: Mesh | None) -> tuple[int, int]:
     shared = math.prod(_inputs(spec)) // parts
     # What lies outside of the row space is there for the lane and for its block, beside what it is of.
     outside = 0 if spec.rows is None else 2 * (whole - weights) + whole
-    copies, slices = _arrays(spec.method)
+    copies, slices = _arrays(spec.method, needs_start(spec.request.observe))
     each = int(copies * weights + slices * activations) + outside
     records = CHUNK if spec.steps is not None else _rows(spec)
     return size * shared, size * (each + 2 * records * _record(spec))
 
 
-def _arrays(method: AbstractMethod) -> tuple[float | int, float]:
+def _arrays(method: AbstractMethod, net: bool) -> tuple[float | int, float]:
     """How many arrays like a lane's weights, and like its Z, a block holds.
 
     What XLA plans for its program, on a CPU; and the weights that it began with, once in a block whose
-    program reads them throughout, otherwise twice.
+    program reads them throughout, otherwise twice. ``net``: whether the Tensor Net is observed.
     """
     if isinstance(method, Adaptive):
         stages = getattr(getattr(method.solver, "tableau", None), "num_stages", 1)
-        return 2 * stages + 7 + 1, 2.5
+        return 2 * stages + 7 + 1, 15.0 if net else 2.5
     if isinstance(method, Published):
-        return 4 + 2, 11.0
-    return (4 + 2, 6.0) if isinstance(method, Euler) else (8 + 2, 6.0)
+        return 4 + 2, 13.0
+    copies = 4 + 2 if isinstance(method, Euler) else 8 + 2
+    return copies, 16.0 if net else 6.0
 
 
 def _records(spec: Spec) -> int:
