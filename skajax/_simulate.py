@@ -289,6 +289,7 @@ def trajectory(
     throw: bool = False,
 ) -> Trajectory:
     """What a method hands back, as the result that a user holds."""
+    evolution = evolution.explained(method, request)
     stats = evolution.stats
     if space is not None:
         stats = dataclasses.replace(stats, rank=jnp.asarray(space.rank))

@@ -262,11 +262,6 @@ class Look(eqx.Module):
     watched: tuple[Observable, ...] = eqx.field(static=True)
     rule: Rule | None
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """What the rules are called."""
-        return () if self.rule is None else self.rule.names()
-
     def blind(self) -> "Look":
         """The same without the rule."""
         return Look(self.observe, self.observe, None)
@@ -330,7 +325,6 @@ def _evolution(
     taken: Count,
     failed: Count,
     stop: Verdict,
-    rules: tuple[str, ...],
     until: Scalar,
     resume: Resume | None,
 ) -> Evolution:
@@ -343,7 +337,7 @@ def _evolution(
         records,
         final,
         Stats(evaluations=taken, steps=taken, rejected=0 * taken),
-        Outcome(code, until, taken, layer, which, rules),
+        Outcome(code, until, taken, layer, which),
         resume=resume,
     )
 
@@ -385,7 +379,7 @@ def _scan(method: Method, system: System, now: Now, count: int, look: Look) -> E
     observables = jax.tree.map(lambda r: r[:kept], records.observables)
     _, observables = blanked(jnp.arange(kept) < until, t, observables)
     final = system.state(now.t, now.weights)
-    return _evolution(t, observables, final, taken, layer, stop, look.names, end, None)
+    return _evolution(t, observables, final, taken, layer, stop, end, None)
 
 
 def _march(
@@ -459,8 +453,7 @@ def _march(
             rule=request.until, watch=watch,
         )  # fmt: skip
     return _evolution(
-        records.t, records.observables, final, taken, jnp.asarray(layer), stop, look.names, final.t,
-        resume,
+        records.t, records.observables, final, taken, jnp.asarray(layer), stop, final.t, resume,
     )  # fmt: skip
 
 
@@ -477,7 +470,12 @@ def _identity(
     if request.checkpoint is None:
         return ()
     step = jax.make_jaxpr(lambda n: take(method, system, look.blind(), n, None)[::2])(now)
-    return str(step.jaxpr), step.consts, now, None if look.rule is None else (look.names, look.rule)
+    return (
+        str(step.jaxpr),
+        step.consts,
+        now,
+        None if look.rule is None else (request.rules, look.rule),
+    )
 
 
 class _Chunk(NamedTuple):

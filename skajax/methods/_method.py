@@ -1,6 +1,7 @@
 """What every method is: a way to carry weights through time, and what it hands back."""
 
 import abc
+import dataclasses
 import os
 from typing import Any, ClassVar, NamedTuple
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from skajax._checks import is_traced
 from skajax._modes import double_precision
+from skajax._summary import Summarised, Summary, counted
 from skajax._types import (
     Array,
     Bool,
@@ -52,12 +54,17 @@ class Request(NamedTuple):
     observe: tuple[Observable, ...] = PAPER
 
     @property
+    def rules(self) -> tuple[str, ...]:
+        """What the stop rules are called, by which an outcome tells of them."""
+        return () if self.until is None else self.until.names()
+
+    @property
     def watched(self) -> tuple[Observable, ...]:
         """What is to be recorded, and what else the stop rule looks at."""
         return self.observe if self.until is None else merged(self.observe, self.until.needs())
 
 
-class Stats(eqx.Module):
+class Stats(Summarised, eqx.Module):
     """What a run cost.
 
     ``evaluations`` of the flow (forward passes, under the published rule) that were spent on
@@ -72,6 +79,18 @@ class Stats(eqx.Module):
     rejected: Count
     rank: Count | None = None
 
+    def summary(self) -> Summary:
+        """One sentence; of a batch, from the least to the most."""
+        steps, rejected = np.asarray(self.steps), np.asarray(self.rejected)
+        told = [counted(steps, "step")]
+        if rejected.any():
+            told.append(counted(rejected, "rejection"))
+        if self.evaluations is not None:
+            told.append(counted(np.asarray(self.evaluations), "evaluation") + " of the flow")
+        if self.rank is not None:
+            told.append(f"{counted(np.asarray(self.rank), 'direction')} of the inputs simulated")
+        return Summary(("; ".join(told),))
+
 
 class Outcome(eqx.Module):
     """Why a run ended: a code, and the time, step and layer (1..L; 0: none) where it did."""
@@ -83,6 +102,8 @@ class Outcome(eqx.Module):
     rule: Count = -1
     """Which of ``rules`` ended the run, from 0; -1: none."""
     rules: tuple[str, ...] = eqx.field(static=True, default=())
+    note: str = eqx.field(static=True, default="")
+    """What a completed run's end has to be explained by, if anything."""
 
     @property
     def stopped(self) -> Bool[Array, "*lanes"]:
@@ -103,7 +124,7 @@ class Outcome(eqx.Module):
         rule, rules = int(self.rule), " or ".join(self.rules)
         unfired = f"; {rules} never held. Try a later end, or a looser rule" if rules else ""
         return {
-            COMPLETED: f"completed: reached {time}{unfired}",
+            COMPLETED: f"completed: reached {time}{self.note}{unfired}",
             STOPPED: f"stopped at {time} by {self.rules[rule] if self.rules else 'a rule'}"
             + (f", layer {int(self.layer)}" if int(self.layer) else ""),
             OUT_OF_MEMORY: f"stopped at {time}: the weights of {int(self.step)} steps fill the memory"
@@ -192,6 +213,11 @@ class Evolution(NamedTuple):
     path: Path | None = None
     resume: Resume | None = None
 
+    def explained(self, method: "AbstractMethod", request: Request) -> "Evolution":
+        """The same with an outcome that can say by which rules it ended, and what its end means."""
+        named = dataclasses.replace(self.outcome, rules=request.rules, note=method.note)
+        return self._replace(outcome=named)
+
 
 class AbstractMethod(eqx.Module):
     """How weights move through time: by steps known beforehand, or by adaptive ones."""
@@ -203,6 +229,8 @@ class AbstractMethod(eqx.Module):
 
     rotates: ClassVar[bool]
     """Whether it moves weights alike in any coordinates, so that a row space will do."""
+    note: ClassVar[str] = ""
+    """What the outcome of a completed run adds to the time that was reached."""
 
     @abc.abstractmethod
     def evolve(self, system: System, weights: Weights, request: Request) -> Evolution:

@@ -47,6 +47,7 @@ class Published(Method):
 
     records_end: ClassVar[bool] = False
     rotates: ClassVar[bool] = True
+    note: ClassVar[str] = " (K passes make K - 1 steps)"
 
     def __check_init__(self) -> None:
         """Refuse a step that is no step."""

@@ -34,7 +34,6 @@ def stopping(
     t1: Scalar,
     ts: TimeSeries,
     dt0: Scalar | None,
-    names: tuple[str, ...],
 ) -> Evolution:
     """Integrate to t1, or to where the integrator's rule first holds.
 
@@ -103,6 +102,5 @@ def stopping(
             end.tried,
             jnp.where(ended, stop.layer, layer),
             jnp.where(ended, stop.rule, -1),
-            names,
         ),
     )

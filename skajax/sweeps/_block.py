@@ -348,7 +348,7 @@ class _Steps:
         self.ended[n] = Evolution(
             records.t, records.observables, state,
             Stats(evaluations=taken, steps=taken, rejected=0),
-            Outcome(code, jnp.asarray(t), taken, layer, rule, self.look.names),
+            Outcome(code, jnp.asarray(t), taken, layer, rule),
         )  # fmt: skip
 
 
@@ -424,6 +424,6 @@ def _solve_together(
         spent = None if evaluations is None else int(evaluations)
         ended.append(Evolution(
             times, observed, state, Stats(spent, int(steps), int(rejected)),
-            Outcome(int(code), jnp.asarray(end), int(step), int(layer), int(rule), look.names),
+            Outcome(int(code), jnp.asarray(end), int(step), int(layer), int(rule)),
         ))  # fmt: skip
     return ended

@@ -127,8 +127,9 @@ class Runner:
                     # By itself; or again by itself, to be told what happened to it.
                     evolution = lane.method.evolve(lane.system, lane.weights, lane.request)
                 self.saturated.look(spec.lane, evolution, lane.system, spec.inputs)
+                told = evolution.explained(lane.method, lane.request)
                 found = row(
-                    spec.lane, evolution, lane.method, lane.system, lane.request.observe,
+                    spec.lane, told, lane.method, lane.system, lane.request.observe,
                     final=self.final,
                 )  # fmt: skip
             except Exception as error:
