@@ -5,6 +5,7 @@ what is open: the main thread may be in XLA's compiler for a minute, and says be
 """
 
 import functools
+import os
 import sys
 import threading
 import time
@@ -127,7 +128,7 @@ class Progress:
         from tqdm import tqdm
 
         if self.bar is None:
-            self.bar = tqdm(**self._look())
+            self.bar = tqdm(**(self._look() | _size()), file=sys.stderr)
             self.bar.start_t = self.began
         self.bar.n = self.done
         self.bar.set_description_str(self.words, refresh=False)
@@ -195,6 +196,15 @@ def _way() -> Literal["notebook", "terminal", "lines", "none"]:
     except (AttributeError, ValueError):
         return "none"  # there is no stderr, or it is closed
     return "lines" if _Shown.command else "none"
+
+
+def _size() -> dict[str, Any]:
+    """What a bar must be told of a terminal that does not know its own size."""
+    try:
+        known = os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    except OSError:
+        known = False
+    return {} if known else {"ncols": 80, "nrows": 24}
 
 
 def _in_notebook() -> bool:

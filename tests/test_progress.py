@@ -4,6 +4,7 @@ import io
 import os
 import sys
 import time
+from types import SimpleNamespace
 
 import jax
 import pytest
@@ -24,10 +25,15 @@ def soon(monkeypatch):
     monkeypatch.setattr(_progress, "EVERY", 0.0)
 
 
+def listen(monkeypatch, stream):
+    """Let it be the module's stderr; the process's own is pytest's, anew in every phase of a test."""
+    monkeypatch.setattr(_progress, "sys", SimpleNamespace(stderr=stream, modules=sys.modules))
+
+
 @pytest.fixture
 def pipe(monkeypatch):
     stream = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", stream)
+    listen(monkeypatch, stream)
     return stream
 
 
@@ -48,7 +54,7 @@ def terminal(monkeypatch):
         return written.decode(errors="replace")
 
     with open(inner, "w", closefd=True) as stream:
-        monkeypatch.setattr(sys, "stderr", stream)
+        listen(monkeypatch, stream)
         yield read
         quiet_again()
         monkeypatch.undo()
