@@ -4,6 +4,8 @@ import functools
 import logging
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 LOGGER = logging.getLogger("skajax")
 
@@ -21,6 +23,14 @@ def warn(message: str) -> None:
     while frame.f_back is not None and _is_ours(frame.f_globals.get("__name__", "")):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, SkajaxWarning, stacklevel=level)
+
+
+@contextmanager
+def unwarned() -> Iterator[None]:
+    """Without skajax's warnings: for studies that report of each run what they would tell."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SkajaxWarning)
+        yield
 
 
 def _is_ours(module: str) -> bool:

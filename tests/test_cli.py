@@ -97,7 +97,7 @@ SWEEP = """
 per_class = 1
 [network]
 widths = [4, 3]
-scale = 0.3
+scale = 0.03
 [method]
 name = "published"
 [run]
@@ -126,7 +126,7 @@ def test_sweep_goes_on_and_info_tells(config, tmp_path, capsys, monkeypatch):
     assert re.search(reason, printed)
     data = xr.load_dataset(out / "sweep.nc", engine="h5netcdf")
     x, _ = ska.data.mnist_subset(1)
-    network = ska.mlp([4, 3], scale=0.3)
+    network = ska.mlp([4, 3], scale=0.03)
     weights = network.init(jax.random.key(1), x)
     run = ska.simulate(network, weights, x, ska.Published(0.05), t1=0.4)
     lane = data.sel(dt=0.05, seed=1)
@@ -149,7 +149,7 @@ def test_sweep_goes_on_and_info_tells(config, tmp_path, capsys, monkeypatch):
     assert main(["info", str(out / "sweep.nc")]) == 0
     assert "4 completed, 2 refused" in capsys.readouterr().out
 
-    config.write_text(SWEEP.replace("scale = 0.3", "scale = 0.2"), encoding="utf-8")
+    config.write_text(SWEEP.replace("scale = 0.03", "scale = 0.02"), encoding="utf-8")
     assert main(["sweep", str(config), "--out", str(out)]) == 2
     told = capsys.readouterr().err
     assert "holds another" in told and "0.3" in told and "0.2" in told

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from skajax import data
+from skajax._messages import unwarned
 from skajax._progress import Progress
 from skajax._simulate import simulate
 from skajax._types import Array, Float, Int, Weights
@@ -19,6 +20,8 @@ from skajax.methods import Adaptive, Euler, Published
 from skajax.network import Network, mlp
 from skajax.system import State, state
 from skajax.trajectory import Trajectory
+
+__all__ = ["Evidence", "Snapshots", "gather"]
 
 T = 0.5
 """The paper's characteristic time, η K."""
@@ -166,7 +169,8 @@ def _snapshots_continuous(
     ends, method = [], Euler(T / 500)
     for _ in range(INSTANTS):
         start = ends[-1].weights if ends else weights
-        ends.append(simulate(network, start, x, method, steps=500 // INSTANTS).final)
+        with unwarned():  # where it goes on, layers may well be saturated
+            ends.append(simulate(network, start, x, method, steps=500 // INSTANTS).final)
     return _snapshots(network, weights, x, ends)
 
 
