@@ -120,8 +120,11 @@ def _made(
         own = f"final_weights_{n}"
         there = [a.shape[lanes:] for name, a in arrays.items() if f"{name}_".startswith(f"{own}_")]
         shapes = [leaf.shape for leaf in jax.tree.leaves(entry)]
+        missing = argument == "path" and len(there) < len(
+            shapes
+        )  # each is looked up by its name, below
         require(
-            sorted(shapes) == sorted(there),
+            missing or sorted(shapes) == sorted(there),
             argument,
             "make the weights of the file" if argument == "network" else "hold a whole run",
             f"its layer {n + 1} makes arrays of {shapes}, and there they are of {sorted(there)}",

@@ -14,7 +14,7 @@ from skajax._types import Array, Float, PerLayer, Scalar, Tensors, Weights
 from skajax.methods import Path, Resume
 from skajax.methods._adaptive import Adaptive
 from skajax.methods._method import end_state
-from skajax.observables import PAPER, Observable, Observables, Seeing, merged, needs_start
+from skajax.observables import PAPER, Observable, Observables, merged, needs_start, unread
 from skajax.system import Instant, State, System
 
 Reading: TypeAlias = str | Callable[[Observables], Array]
@@ -110,8 +110,8 @@ def _read(
     observables: tuple[Observable, ...],
 ) -> tuple[PerLayer, PerLayer]:
     def at(t: Scalar) -> PerLayer:
-        seen = Seeing(observables, Instant(system, t, curve.evaluate(t), before=before))
-        return seen[reading] if isinstance(reading, str) else reading(seen)  # pyright: ignore[reportArgumentType]
+        seen = unread(observables, Instant(system, t, curve.evaluate(t), before=before))
+        return seen[reading] if isinstance(reading, str) else reading(seen)
 
     return jax.jvp(at, (t,), (jnp.ones_like(t),))
 

@@ -21,6 +21,8 @@ from skajax._solution import Reading, Solution
 from skajax._types import Float
 from skajax.trajectory import Trajectory
 
+__all__ = ["Kind", "Landmark", "crossings", "minima", "peaks", "series", "timeline"]
+
 PAPER_DT = 0.01
 """The time step of the paper's figures 3 to 6, K = 50."""
 
@@ -61,7 +63,7 @@ def peaks(
     A layer whose largest value is its first or last record has ``interior=False``. With ``every``,
     all local maxima within the run instead, by layer and then by time.
     """
-    return _extrema(run, observable, +1, every)
+    return _extrema(run, _source(run, observable), +1, every)
 
 
 def minima(
@@ -73,7 +75,7 @@ def minima(
     layer whose smallest value is its first or last record has ``interior=False``. With ``every``,
     all local minima within the run instead, by layer and then by time.
     """
-    return _extrema(run, observable, -1, every)
+    return _extrema(run, _source(run, observable), -1, every)
 
 
 def crossings(run: Trajectory, observable: Reading = "tensor_net_rate") -> tuple[Landmark, ...]:
@@ -83,20 +85,7 @@ def crossings(run: Trajectory, observable: Reading = "tensor_net_rate") -> tuple
     sign; ``"tensor_net_rate_equation"``, ``"tensor_net"`` and ``"tensor_net_equation"`` are the others.
     Zeros that a run begins with are no crossings: nothing changed sign.
     """
-    source = _source(run, observable)
-    found = []
-    for column, series in enumerate(source.values.T):
-        signed = np.flatnonzero(series)
-        for before, after in pairwise(map(int, signed)):
-            if np.sign(series[before]) != np.sign(series[after]):
-                if after == before + 1:
-                    time = source.crossing(column, before)
-                else:  # samples that are exactly 0: the middle of them
-                    time = float(source.t[before + 1] + source.t[after - 1]) / 2
-                direction = int(np.sign(series[after]))
-                point = _Point(column, time, 0.0, direction, True, "crossing")
-                found.append(_landmark(run, source, point))
-    return tuple(found)
+    return _crossings(run, _source(run, observable))
 
 
 def timeline(
@@ -112,14 +101,15 @@ def timeline(
     function is given whole series, (times, layers).
     """
     find = {
-        "peak": lambda: peaks(run, observable, every=True),
-        "minimum": lambda: minima(run, observable, every=True),
-        "crossing": lambda: crossings(run, observable),
+        "peak": lambda source: _extrema(run, source, +1, True),
+        "minimum": lambda source: _extrema(run, source, -1, True),
+        "crossing": lambda source: _crossings(run, source),
     }
     kinds = tuple(kinds)
     known = set(kinds) <= set(find)
     require(known, "kinds", f"be among {list(find)}", f"they were {kinds!r}")
-    found = [landmark for kind in kinds for landmark in find[kind]()]
+    source = _source(run, observable)
+    found = [landmark for kind in kinds for landmark in find[kind](source)]
     return tuple(sorted(found, key=lambda landmark: (landmark.t, landmark.layer)))
 
 
@@ -242,8 +232,23 @@ def _source(run: Trajectory, reading: Reading) -> _Source:
     return _Records(run, reading)
 
 
-def _extrema(run: Trajectory, reading: Reading, sign: int, every: bool) -> tuple[Landmark, ...]:
-    source = _source(run, reading)
+def _crossings(run: Trajectory, source: _Source) -> tuple[Landmark, ...]:
+    found = []
+    for column, series in enumerate(source.values.T):
+        signed = np.flatnonzero(series)
+        for before, after in pairwise(map(int, signed)):
+            if np.sign(series[before]) != np.sign(series[after]):
+                if after == before + 1:
+                    time = source.crossing(column, before)
+                else:  # samples that are exactly 0: the middle of them
+                    time = float(source.t[before + 1] + source.t[after - 1]) / 2
+                direction = int(np.sign(series[after]))
+                point = _Point(column, time, 0.0, direction, True, "crossing")
+                found.append(_landmark(run, source, point))
+    return tuple(found)
+
+
+def _extrema(run: Trajectory, source: _Source, sign: int, every: bool) -> tuple[Landmark, ...]:
     kind: Kind = "peak" if sign > 0 else "minimum"
     found = []
     for column, series in enumerate(source.values.T):

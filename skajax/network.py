@@ -15,6 +15,8 @@ from skajax._types import Inputs, Key, PerLayer, Tensors, Weights
 from skajax.layers import Dense, Layer, Stage
 from skajax.layers._layer import decide, inputs_of, learns, rate_of, running
 
+__all__ = ["Motion", "Network", "Trace", "mlp"]
+
 
 class Trace(eqx.Module):
     """What a network makes of its inputs: one entry a layer, from the first; stages have none."""

@@ -104,20 +104,20 @@ class Observables(eqx.Module):
         return iter(self.values)
 
 
-class Seeing:
-    """Observables of one instant that are computed as they are asked for, by name."""
+class _Unread(dict[str, Any]):
+    """Observables by name, each computed when it is read."""
 
     def __init__(self, observables: Sequence[Observable], instant: Instant) -> None:
-        self._known = {each.name: each for each in observables}
+        super().__init__({each.name: each for each in observables})
         self._instant = instant
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or name not in self._known:
-            raise AttributeError(f"{name!r} is no observable here; there are {list(self._known)}")
-        return self._known[name].function(self._instant)
-
     def __getitem__(self, name: str) -> Any:
-        return getattr(self, name)
+        return super().__getitem__(name).function(self._instant)
+
+
+def unread(observables: Sequence[Observable], instant: Instant) -> Observables:
+    """Observables of one instant that are computed as they are asked for."""
+    return Observables(_Unread(observables, instant))
 
 
 def _named(name: str) -> Observable:
@@ -306,6 +306,16 @@ def described(observables: Sequence[Observable]) -> Mapping[str, Mapping[str, An
         }
         for each in observables
     }  # fmt: skip
+
+
+def catalogue(observables: Sequence[Observable]) -> str:
+    """Names, units and formulas, a line each, for docstrings."""
+    lines = [
+        f"    - ``{each.name}`` [{each.unit}]: {each.formula}"
+        + ("" if each.per_layer else f" (times, {', '.join(each.dims)})")
+        for each in observables
+    ]
+    return "\n".join(lines)
 
 
 def merged(observables: Sequence[Observable], more: Sequence[Observable]) -> tuple[Observable, ...]:

@@ -26,6 +26,8 @@ from skajax._checks import is_traced, require
 from skajax._types import Array, Float, Inputs, Int, LayerSeries, Weights
 from skajax.network import Network
 
+__all__ = ["RowSpace", "Rows", "find", "reducible", "rows"]
+
 BLOCK = 16
 """Inputs are kept in blocks: a batch with a few zero columns more or less compiles nothing anew."""
 SHARE = 0.9

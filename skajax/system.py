@@ -15,6 +15,8 @@ from skajax.inputs import Batch
 from skajax.network import Network, Trace, expected_weights, inner, matrices
 from skajax.reduction import RowSpace
 
+__all__ = ["Changes", "Instant", "State", "System", "flow", "growth_bound", "state", "tangents"]
+
 
 class State(NamedTuple):
     """A network at one instant: time, weights, and per layer knowledge Z and decisions D."""
@@ -289,7 +291,8 @@ class Instant:
                 (trace.inputs, trace.Z, self.batch),
                 (motion.given, motion.carried, self._batch_dot),
             )
-            parts.append(rate)
+            if rate is not None:  # an energy of weights alone rests with its inputs
+                parts.append(rate)
         if spread is not None:
             by_all = lambda w, batch: spread(w, self.network.trace(w, batch.x), batch)
             change = _along(by_all, (w, self.batch), (self.velocity, self._batch_dot))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import skajax as ska
+from skajax._messages import tell_once
 from skajax.methods import _adaptive, _integrate
 from skajax.methods._method import OUT_OF_MEMORY
 from skajax.observables import NAMES
@@ -241,10 +242,13 @@ def test_as_many_steps_as_are_needed_are_enough(problem):
 
 
 def test_a_dense_run_says_what_it_keeps_and_stops_before_the_memory_is_full(
-    problem, monkeypatch, capsys
+    problem, monkeypatch, caplog
 ):
-    run(problem, dense=True, save_at="end")
-    assert "keeps the weights of every accepted step, 1.61 kB" in capsys.readouterr().err
+    tell_once.cache_clear()
+    for _ in range(2):
+        run(problem, dense=True, save_at="end")
+    told = [record.getMessage() for record in caplog.records if record.name == "skajax"]
+    assert told == ["skajax: dense=True keeps the weights of every step, 1.61 kB each"]
     each = sum(w.nbytes for w in jax.tree.leaves(problem[1]))
     rows = _integrate.CHUNK
     monkeypatch.setattr(_adaptive, "host_bytes", lambda: 2 * rows * each - 1)

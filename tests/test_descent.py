@@ -85,8 +85,7 @@ def test_a_rate_a_layer_is_a_layer_that_is_paced():
     # dW/dt = -r ∇H, r = 1/10 in the first layer: Euler's method on Paced layers makes the same steps.
     network, weights, x = ref.SMALL.arrays()
     paced = ska.Network((ska.Paced(network.layers[0], 0.1), network.layers[1]))
-    start = (paced.layers[0].paced(weights[0]), weights[1])
-    euler = ska.simulate(paced, start, x, ska.Euler(0.1), steps=6)
+    euler = ska.simulate(paced, weights, x, ska.Euler(0.1), steps=6)
     run = simulated(two_rates(optax.sgd(0.01), optax.sgd(0.1)), steps=6)
     np.testing.assert_allclose(run.t, euler.t, rtol=1e-12)
     for name in ("entropy", "entropy_rate", "dissipation", "transport", "flow_norm", "tensor_net"):

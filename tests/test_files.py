@@ -15,7 +15,7 @@ import xarray as xr
 
 import skajax as ska
 from skajax import _files
-from skajax.methods import _checkpoint
+from skajax.methods import _checkpoint, _fixed
 from skajax.sweeps._store import Store
 
 X = jax.random.uniform(jax.random.key(0), (6, 5))
@@ -156,7 +156,7 @@ def test_a_folder_that_is_not_there_is_named_as_it_was_given(home, path):
 
 
 def test_a_checkpoint_that_cannot_be_is_found_out_before_the_run(monkeypatch):
-    monkeypatch.setattr(ska.Euler, "start", None)  # no step could be made
+    monkeypatch.setattr(_fixed, "_steps", None)  # no step could be made
     with pytest.raises(ValueError, match="Argument checkpoint must"):
         run(checkpoint="none/run.ckpt")
 

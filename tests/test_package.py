@@ -1,5 +1,7 @@
 """The package as a whole: what importing it costs and touches, and what it offers."""
 
+import importlib
+import pkgutil
 import subprocess
 import sys
 import textwrap
@@ -55,6 +57,24 @@ def test_everything_named_is_there():
     assert set(ska.__all__) <= set(dir(ska))  # which a notebook completes names from
     with pytest.raises(AttributeError, match=r"skajax.*nothing"):
         ska.nothing  # noqa: B018
+
+
+def public_modules():
+    """All modules of the package whose names, and whose packages' names, are not private."""
+    names = (info.name for info in pkgutil.walk_packages(ska.__path__, "skajax."))
+    return [name for name in names if not any(part.startswith("_") for part in name.split("."))]
+
+
+@pytest.mark.parametrize("name", public_modules())
+def test_every_module_says_what_is_public(name):
+    if name == "skajax.data.make_mnist_subset":
+        return  # a program, and no module to import from
+    module = importlib.import_module(name)
+    module = sys.modules[name]
+    for public in getattr(module, "__all__", ()):
+        assert hasattr(module, public), f"{name} has no {public}"
+    if name != "skajax.cli":  # its commands are started by skajax.__main__
+        assert module.__all__ and len(set(module.__all__)) == len(module.__all__)
 
 
 def test_shapes_are_checked_while_tests_run(request):

@@ -26,10 +26,7 @@ def paced(rates, widths, scale=0.02):
 def test_a_paced_layer_moves_at_its_rate(x64):
     rates, (start, x) = (3.0, 0.5), ref.SMALL.numpy()
     network = paced(rates, (5, 3))
-    weights = tuple(
-        layer.paced(w) for layer, w in zip(network.layers, ref.to_skajax(start), strict=True)
-    )
-    run = ska.simulate(network, weights, jnp.asarray(x), ska.Euler(0.1), steps=5)
+    run = ska.simulate(network, ref.to_skajax(start), jnp.asarray(x), ska.Euler(0.1), steps=5)
     want = start
     for _ in range(5):
         want = [
@@ -39,8 +36,7 @@ def test_a_paced_layer_moves_at_its_rate(x64):
     Z, _ = ref.forward(want, x)
     for got, z in zip(run.final.Z, Z, strict=True):
         np.testing.assert_allclose(got, z, rtol=1e-12)
-    plain = [layer.plain(w) for layer, w in zip(network.layers, run.final.weights, strict=True)]
-    for got, (W, b) in zip(plain, want, strict=True):
+    for got, (W, b) in zip(run.final.weights, want, strict=True):
         np.testing.assert_allclose(got.W, W, rtol=1e-11)
         np.testing.assert_allclose(got.b, b, rtol=1e-11)
 
@@ -68,7 +64,7 @@ def test_the_linear_solution_of_paced_layers(x64):
 def test_a_pace_that_is_none(rate, untyped):
     with pytest.raises(ValueError, match="Argument rate must be a positive, finite number, but"):
         ska.Paced(ska.Dense(3), rate)
-    with pytest.raises(ValueError, match="Argument layer must be a dense layer, but"):
+    with pytest.raises(ValueError, match="Argument layer must be a layer"):
         ska.Paced("layer")
 
 

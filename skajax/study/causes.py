@@ -3,6 +3,8 @@
 import numpy as np
 import xarray as xr
 
+__all__ = ["causes"]
+
 FIRST, HIDDEN = 0.10, 0.15
 """How far a prediction may be off, relative, in the first layer and above it."""
 SATURATION = 1.5434

@@ -13,6 +13,8 @@ import numpy as np
 from skajax._checks import require_positive
 from skajax._types import Array, Float
 
+__all__ = ["CurveError", "curve_error", "local_orders", "order", "relative_error", "step_for"]
+
 Numbers: TypeAlias = Sequence[float] | np.ndarray | Array
 
 

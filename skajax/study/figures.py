@@ -13,6 +13,8 @@ from skajax._progress import each
 from skajax.study.claims._claim import distance
 from skajax.study.experiments import STEPS, Evidence, T
 
+__all__ = ["draw"]
+
 
 def draw(evidence: Evidence, folder: Path, format: str = "png") -> Iterator[Path]:
     """Draw every figure into the folder, one file each, and yield the files as they are written."""

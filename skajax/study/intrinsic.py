@@ -18,6 +18,8 @@ from skajax.methods import Adaptive, Euler
 from skajax.network import Network, check_inputs
 from skajax.trajectory import Trajectory
 
+__all__ = ["Intrinsic", "intrinsic", "intrinsic_table"]
+
 RECORDS = 256
 """Evenly spaced in ln t, over three and a half powers of ten."""
 SPAN = 3000.0

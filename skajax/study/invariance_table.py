@@ -11,6 +11,8 @@ from skajax.study.errors import order
 from skajax.study.invariance import NORMS
 from skajax.study.words import band, number, percent
 
+__all__ = ["invariance_table"]
+
 
 def invariance_table(data: xr.Dataset, *, norm: str = "l2") -> str:
     """Markdown: of every observable, rule by rule, errors at each step, order, and the step needed.

@@ -15,6 +15,8 @@ from skajax._memory import make_room_for_programs
 from skajax._version import versions
 from skajax.study.settings import Setting
 
+__all__ = ["check_settings", "described", "kept", "open_folder"]
+
 FORMAT = "skajax setting 1"
 
 

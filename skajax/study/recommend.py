@@ -10,6 +10,8 @@ from skajax._checks import require, require_positive
 from skajax._types import Float
 from skajax.study.work_precision import numbers
 
+__all__ = ["Recommendation", "cost_table", "precision_floor", "recommend"]
+
 TARGETS = (2e-3, 1e-4, 1e-6)
 """Errors to reach, relative, of the weights."""
 

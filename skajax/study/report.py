@@ -10,6 +10,8 @@ import numpy as np
 from skajax.study.claims import Claim, Finding, Verdict
 from skajax.study.experiments import STEPS, Evidence, T
 
+__all__ = ["as_json", "markdown"]
+
 _MARKS = {
     Verdict.HOLDS: "✔",
     Verdict.APPROXIMATELY: "≈",

@@ -19,6 +19,8 @@ from skajax.study.experiments import Evidence, T, gather
 from skajax.study.figures import draw
 from skajax.trajectory import Trajectory
 
+__all__ = ["Reproduction", "reproduce"]
+
 
 class Reproduction(NamedTuple):
     """What :func:`reproduce` found, and where it wrote it."""

@@ -20,6 +20,8 @@ from skajax.network import mlp
 from skajax.study.kept import check_settings, described, kept, open_folder
 from skajax.study.settings import QUICK, SETTINGS, Setting
 
+__all__ = ["schedules", "schedules_table"]
+
 NEAR = 0.10
 """How far the entropy may be from the wanted fraction of it, relative to that."""
 RTOL = 1e-5

@@ -24,6 +24,8 @@ from skajax.methods import Adaptive
 from skajax.network import Network, check_inputs, check_weights
 from skajax.study.work_precision import numbers
 
+__all__ = ["cluster_agreement", "fisher_ratio", "probe_accuracy", "separation"]
+
 METRICS = {
     "fisher": "Fisher ratio",
     "probe": "linear probe, accuracy",

@@ -11,6 +11,8 @@ from skajax._checks import require
 from skajax._types import Float
 from skajax.network import Network, mlp
 
+__all__ = ["QUICK", "SETTINGS", "Setting"]
+
 
 def _spread_evenly(x: np.ndarray, samples: int) -> np.ndarray:
     """Rows of a set that is ordered by class, so that every class has its share."""

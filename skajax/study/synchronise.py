@@ -35,6 +35,8 @@ from skajax.methods import Adaptive
 from skajax.network import Network, check_inputs, check_weights
 from skajax.trajectory import Trajectory
 
+__all__ = ["PeakTimes", "Synchronisation", "peak_times", "synchronise"]
+
 SYNCHRONISED, NO_PEAK, APART = range(3)
 
 _REACH = 2

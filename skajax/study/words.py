@@ -5,6 +5,8 @@ import numpy as np
 from skajax._types import Float
 from skajax.study.errors import Numbers
 
+__all__ = ["band", "number", "per_layer", "percent", "spread"]
+
 
 def spread(values: Numbers) -> Float[np.ndarray, "3"]:
     """Median and 5 % and 95 % quantiles over the seeds: (5 %, 50 %, 95 %)."""

@@ -28,6 +28,8 @@ from skajax.observables import DIAGNOSTICS
 from skajax.study.errors import relative_error
 from skajax.trajectory import Trajectory
 
+__all__ = ["ADAPTIVE", "FIXED", "Solver", "work_precision"]
+
 Solver: TypeAlias = diffrax.AbstractSolver | Callable[[float], AbstractMethod]
 """A Diffrax solver; or a function that makes a method of a number: rtol, or the step size dt."""
 

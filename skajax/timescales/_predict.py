@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from skajax._checks import as_array, as_key, is_traced, is_whole, require
+from skajax._summary import Summarised, Summary, lanes, numbered, per_layer
 from skajax._types import (
     Array,
     Bool,
@@ -37,7 +38,7 @@ DOUBLINGS = 8
 """How often later times are tried where a flow still rises at the last."""
 
 
-class Prediction(eqx.Module):
+class Prediction(Summarised, eqx.Module):
     """When each layer's flow will peak, and the curves on the way, predicted.
 
     Under ``jax.vmap`` every array has the mapped axes in front.
@@ -66,6 +67,27 @@ class Prediction(eqx.Module):
     """Bits per time."""
     share: Scalar
     """What an evaluation of the reduced flow costs, of one of the network's: in products' operations."""
+
+    def summary(self) -> Summary:
+        """Of each layer when its flow peaks, its growth rate and the entropy that is left."""
+        if np.ndim(self.peak) > 1:
+            return Summary((f"Prediction: {lanes(np.shape(self.peak)[:-1])}",))
+        cost = f"an evaluation costs {float(self.share):.2%} of the network's own"
+        t = f"Prediction to t = {float(self.t[-1]):.4g}; {cost}"
+        peaks = per_layer("flow peaks at t", np.asarray(self.peak))
+        marked = [
+            number if inside else f"({number})"
+            for number, inside in zip(peaks[1:], np.asarray(self.inside), strict=True)
+        ]
+        rows = [
+            numbered(len(marked)),
+            (peaks[0], *marked),
+            per_layer("spread of that", np.asarray(self.spread), "{:.2g}"),
+            per_layer("first growth rate", np.asarray(self.rates)),
+            per_layer("entropy left", np.asarray(self.entropy[-1] / self.entropy[0]), "{:.3g}"),
+        ]
+        outside = "" if all(self.inside) else "; in brackets: no peak within that time"
+        return Summary((t + outside,), tuple(rows))
 
 
 class _Found(NamedTuple):
