@@ -17,7 +17,7 @@ if sys.argv[:1] != ["-m"] or ("-m", __name__) not in pairwise(sys.orig_argv):
     from skajax.energies import Energy
     from skajax.inputs import Batch, MiniBatches, Moving
     from skajax.layers import Dense, DenseWeights, Paced
-    from skajax.methods import Adaptive, Descent, Euler, Method, Published, Step
+    from skajax.methods import Adaptive, Euler, Method, Published, Step
     from skajax.network import Network, mlp
     from skajax.observables import Observable, Observables
     from skajax.sweeps import grid, load_sweep, on_times, sweep
@@ -27,6 +27,7 @@ if sys.argv[:1] != ["-m"] or ("-m", __name__) not in pairwise(sys.orig_argv):
 
 if TYPE_CHECKING:
     from skajax import data, plot, study
+    from skajax.methods import Descent
 
 __all__ = [
     "Adaptive",
@@ -77,10 +78,14 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Plots and studies draw in matplotlib and xarray, which a sweep on a cluster need not import.
+    # Plots and studies draw in matplotlib and xarray, which a sweep on a cluster need not import; and
+    # Descent takes Optax.
     if name in ("data", "plot", "study"):
         with finishing():  # half of a library can often not be imported again
             return importlib.import_module(f"skajax.{name}")
+    if name == "Descent":
+        with finishing():
+            return importlib.import_module("skajax.methods").Descent
     raise AttributeError(f"module 'skajax' has no attribute {name!r}")
 
 

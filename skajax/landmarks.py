@@ -14,7 +14,6 @@ from itertools import pairwise
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from scipy.optimize import brentq
 
 from skajax._checks import require
 from skajax._solution import Reading, Solution
@@ -208,6 +207,8 @@ class _Dense:
         return float(norms[min(column, len(norms) - 1)])
 
     def _root(self, function: Callable[[float], np.floating], k: int) -> float:
+        from scipy.optimize import brentq
+
         left, right = self.t[k], self.t[k + 1]
         at = function(left), function(right)
         if at[0] == 0 or at[1] == 0 or np.sign(at[0]) == np.sign(at[1]):

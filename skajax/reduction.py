@@ -20,7 +20,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
 
 from skajax._checks import is_traced, require
 from skajax._types import Array, Float, Inputs, Int, LayerSeries, Weights
@@ -164,6 +163,8 @@ def rows(network: Network, x: Inputs, effort: Literal["auto", "full"] = "auto") 
 
 def _rows(x: np.ndarray, full: bool) -> tuple[np.ndarray, np.ndarray]:
     """Orthonormal Q that spans the rows of x, and x Q = Rᵀ, where xᵀ = Q R; in float64."""
+    import scipy.linalg
+
     quick = None if full else _cholesky_rows(x)
     if quick is not None:
         return quick
@@ -187,6 +188,8 @@ def _cholesky_rows(x: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     waits for all threads, that is milliseconds instead of seconds. Done twice, Q is orthogonal to rounding
     where cond(x)² ε is well below 1 (CholeskyQR2: Yamamoto et al., ETNA 44 (2015) 306-326).
     """
+    import scipy.linalg
+
     rows, R = x.astype(np.float64), np.eye(x.shape[0])
     for _ in range(2):
         try:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import own_parts
 import pytest
 import reference as ref
 
@@ -437,6 +438,34 @@ def test_other_numbers_compile_nothing(name, compilations):
     with compilations() as found:
         jax.jit(lambda a: a + 1)(X)
     assert len(found) == 1  # or the count above counted nothing
+
+
+MANY = {
+    "euler": (ska.Euler(0.01), {"steps": 300}, "jit(_steps)"),
+    "published": (ska.Published(0.01), {"steps": 300}, "jit(_steps)"),
+    "descent": (SGD, {"steps": 300}, "jit(_steps)"),
+    "own": (own_parts.Heun(0.01), {"steps": 300}, "jit(_steps)"),
+    "adaptive": (constant(0.01), {"t1": 2.0}, "jit(advance)"),
+    "its steps": (constant(0.01), {"t1": 2.0, "save_at": "steps"}, "jit(advance)"),
+}
+"""Runs of several chunks."""
+
+
+@pytest.mark.parametrize("rule", [None, ska.stop.FlowConverged(0.01)], ids=["", "rule"])
+@pytest.mark.parametrize("name", MANY)
+def test_a_loop_is_compiled_once(name, rule, compilations):
+    method, span, loop = MANY[name]
+    network, weights, x = ref.Problem("", 6, (5, 4), 9).arrays(jnp.float32)
+    jax.clear_caches()
+    with compilations() as found:
+        first = ska.simulate(network, weights, x, method, until=rule, **span)
+        assert int(first.stats.steps) > 100  # several chunks
+    assert found.count(loop) == 1
+    # What was compiled is gone on with.
+    longer = {"steps": 350} if "steps" in span else {"t1": 2.5}
+    with compilations() as found:
+        ska.extend(first, until=rule, **longer)
+    assert loop not in found
 
 
 # Memory.

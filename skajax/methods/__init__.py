@@ -1,11 +1,16 @@
 """Methods: what one step through time is."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from skajax.methods._adaptive import Adaptive
-from skajax.methods._descent import Descent
 from skajax.methods._euler import Euler
 from skajax.methods._fixed import Method, Now, Step
 from skajax.methods._method import AbstractMethod, Evolution, Outcome, Path, Resume, Stats
 from skajax.methods._published import Published
+
+if TYPE_CHECKING:
+    from skajax.methods._descent import Descent
 
 __all__ = [
     "AbstractMethod",
@@ -22,3 +27,10 @@ __all__ = [
     "Stats",
     "Step",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Optax is imported by who descends with it.
+    if name == "Descent":
+        return importlib.import_module("skajax.methods._descent").Descent
+    raise AttributeError(f"module 'skajax.methods' has no attribute {name!r}")

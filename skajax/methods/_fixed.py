@@ -418,14 +418,11 @@ def _march(
         for size in [*sizes, 1]:  # the last one only looks at the end
             looks = taken == count
             last = looks and not method.records_end
-            chunk = _steps(
-                method, system, look.blind() if last else look, now, None if last else watch,
-                jnp.asarray(size),
-            )  # fmt: skip
+            chunk = _steps(method, system, look, now, watch, jnp.asarray(size))
             good = int(chunk.good)
             if not last:
                 parts.append(jax.tree.map(lambda b, n=good: np.asarray(b)[:n], chunk.records))
-            if good and chunk.stop.holds:
+            if good and chunk.stop.holds and not last:  # the end is no record of such a method
                 stop, now, watch = chunk.stop, chunk.now, chunk.watch
                 taken += good - 1
                 break

@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.interpolate import make_interp_spline
 
 from skajax._checks import require
 from skajax._types import SaveTimes
@@ -55,6 +54,8 @@ def on_times(data: "xarray.Dataset", times: SaveTimes | None = None) -> "xarray.
 
 def _spline(t: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """One lane's values (records, numbers) at the wanted times."""
+    from scipy.interpolate import make_interp_spline
+
     found = np.full((len(wanted), values.shape[1]), np.nan)
     kept = np.isfinite(t)
     t = t[kept].astype(float)

@@ -4,7 +4,6 @@ import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from skajax import landmarks
 from skajax._checks import as_number, require, require_positive
@@ -52,6 +51,8 @@ def power_law(
 
     Raises ValueError unless t and y are positive, t increases, and there are 8 or more.
     """
+    from scipy.special import stdtrit
+
     t, y = np.asarray(t, float), np.asarray(y, float)
     many = t.ndim == 1 and t.shape == y.shape and len(t) >= FEWEST
     require(many, "t", f"hold as many times as y has values, {FEWEST} or more", f"it was {t.shape}")
@@ -68,7 +69,7 @@ def power_law(
     effective = max(n * (1 - rho) / (1 + rho), PIECES)
     variance = squares / ((effective - 2) * float(((u - u.mean()) ** 2).sum()))
     error = math.sqrt(variance)
-    reach = float(stats.t.ppf((1 + confidence) / 2, effective - 2)) * error
+    reach = float(stdtrit(effective - 2, (1 + confidence) / 2)) * error
     half = u <= (u[0] + u[-1]) / 2
     early, late = (
         -_line(u[part], v[part])[0] if part.sum() >= 2 else math.nan for part in (half, ~half)

@@ -8,7 +8,6 @@ from typing import Any, Literal
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from scipy.optimize import brentq
 
 from skajax._checks import require, require_positive
 from skajax._types import Array, Bool, Count, Inputs, Key, PerLayer
@@ -147,6 +146,8 @@ def design(
 
 def _solve(late: Callable[[float], float], log: float, time: float, slope: float | None) -> float:
     """Where ``late`` is 0, from a first guess; or the nearest to it of those tried."""
+    from scipy.optimize import brentq
+
     seen: dict[float, float] = {}
 
     def look(log: float) -> float:

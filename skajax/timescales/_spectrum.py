@@ -8,7 +8,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
 
 from skajax._checks import as_array, is_traced, is_whole, require
 from skajax._types import Array, Float, Inputs, Scalar
@@ -144,6 +143,8 @@ def _leading(
     A block of more vectors than are wanted, because from a single one (Lanczos) there is no telling how
     often an eigenvalue occurs: of one-hot inputs, or of rows that are repeated, many are equal.
     """
+    import scipy.linalg
+
     block = rank + SPARE
     basis, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(size, min(block, size))))
     images = apply(basis)

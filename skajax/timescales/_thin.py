@@ -7,7 +7,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.special import ndtri
 
 from skajax._checks import is_whole, require
 from skajax._types import Array, Float, Inputs, Int, Key, PerLayer, Weights
@@ -208,6 +207,8 @@ def _every(order: Int[Array, " all"], most: int) -> Int[Array, " kept"]:
 
 def _quantiles(count: int, dtype: jnp.dtype) -> Array:
     """Of the standard normal distribution, with mean square 1."""
+    from scipy.special import ndtri
+
     values = ndtri((np.arange(count) + 0.5) / count)
     size = math.sqrt(np.mean(values**2))
     return jnp.asarray(values / size if size > 0 else np.full(count, MEDIAN), dtype)
