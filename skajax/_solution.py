@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from skajax._memory import tree_bytes
 from skajax._modes import working
 from skajax._types import Array, Float, PerLayer, Scalar, Tensors, Weights
 from skajax.methods import Path, Resume
@@ -16,6 +17,9 @@ from skajax.methods._adaptive import Adaptive
 from skajax.methods._method import end_state
 from skajax.observables import PAPER, Observable, Observables, merged, needs_start, unread
 from skajax.system import Instant, State, System
+
+KEPT = 2**28
+"""Bytes of interpolants that are kept."""
 
 Reading: TypeAlias = str | Callable[[Observables], Array]
 """What is read of a layer: an observable's name, or a function of all of them."""
@@ -25,7 +29,7 @@ class Solution:
     """Weights at every accepted step, and what it takes to make each step again.
 
     An interpolant holds as many arrays as a step has stages. One is made anew when it is asked for,
-    by the step that the run made there, and only the last few are kept.
+    by the step that the run made there, and as many are kept as KEPT has room for, at least four.
     """
 
     def __init__(
@@ -37,6 +41,8 @@ class Solution:
         self.system, self.method, self.weights = resume.system, resume.method, path.weights
         self.t, self.double = np.asarray(path.t), resume.double
         self._curves: dict[int, Any] = {}
+        # An interpolant has some eight arrays like the weights.
+        self._kept = max(4, KEPT // (8 * tree_bytes(self._weights(0))))
 
     @cached_property
     def before(self) -> Tensors | None:
@@ -80,7 +86,7 @@ class Solution:
 
     def _curve(self, k: int) -> Any:
         if k not in self._curves:
-            while len(self._curves) >= 4:
+            while len(self._curves) >= self._kept:
                 self._curves.pop(next(iter(self._curves)))
             step = jnp.asarray(self.t[k]), jnp.asarray(self.t[k + 1])
             self._curves[k] = self.method.curve(self.system, *step, self._weights(k))

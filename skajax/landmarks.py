@@ -9,13 +9,15 @@ the parabola through the three around it, and a crossing that of the straight li
 with errors of third and second order in the spacing of the records.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
+from numpy.polynomial import Polynomial
 
 from skajax._checks import require
+from skajax._nodes import COEFFICIENTS, INTERVALS
 from skajax._solution import Reading, Solution
 from skajax._types import Float
 from skajax.trajectory import Trajectory
@@ -27,8 +29,6 @@ PAPER_DT = 0.01
 
 
 Kind = Literal["peak", "minimum", "crossing"]
-SAMPLES = 8
-"""Of a dense run, in each of its steps: no two landmarks of a layer lie between two of them."""
 
 
 class Landmark(NamedTuple):
@@ -189,32 +189,47 @@ class _Dense:
 
     def __init__(self, solution: Solution, reading: Reading) -> None:
         self.solution, self.reading = solution, reading
-        self.t, self.values, self.slopes = solution.sample(reading, SAMPLES)
+        self.t, self.values, self.slopes = solution.sample(reading, INTERVALS)
 
     def crossing(self, column: int, k: int) -> float:
-        return self._root(lambda t: self.solution.read(self.reading, t)[0][column], k)
+        return self._root(self.values, 0, column, k)
 
     def turns(self, column: int, sign: int) -> list[tuple[float, float]]:
         slope = sign * self.slopes[:, column]
-        found = []
-        for k in np.flatnonzero((slope[:-1] > 0) & (slope[1:] <= 0)):
-            time = self._root(lambda t: self.solution.read(self.reading, t)[1][column], int(k))
-            found.append((time, float(self.solution.read(self.reading, time)[0][column])))
-        return found
+        tops = np.flatnonzero((slope[:-1] > 0) & (slope[1:] <= 0))
+        times = [self._root(self.slopes, 1, column, int(k)) for k in tops]
+        return [(t, float(self.solution.read(self.reading, t)[0][column])) for t in times]
 
     def knowledge_norm(self, column: int, t: float) -> float:
         norms = self.solution.read("knowledge_norm", t)[0]
         return float(norms[min(column, len(norms) - 1)])
 
-    def _root(self, function: Callable[[float], np.floating], k: int) -> float:
+    def _root(self, samples: np.ndarray, part: int, column: int, k: int) -> float:
+        """Between samples k and k + 1, a zero of the reading (part 0), or of its slope (1).
+
+        The polynomial through the step's samples tells where; what it is off by there, read, mends it.
+        """
         from scipy.optimize import brentq
 
-        left, right = self.t[k], self.t[k + 1]
-        at = function(left), function(right)
-        if at[0] == 0 or at[1] == 0 or np.sign(at[0]) == np.sign(at[1]):
+        left, right, ends = self.t[k], self.t[k + 1], samples[k : k + 2, column]
+        if ends[0] == 0 or ends[1] == 0 or np.sign(ends[0]) == np.sign(ends[1]):
             # Zero to rounding at one end, on either side of a step's end.
-            return float(left if abs(at[0]) <= abs(at[1]) else right)
-        root: Any = brentq(function, left, right, xtol=1e-8 * (self.t[-1] - self.t[0]))
+            return float(left if abs(ends[0]) <= abs(ends[1]) else right)
+        first = k - k % INTERVALS
+        step = slice(first, first + INTERVALS + 1)
+        domain = (self.t[first], self.t[first + INTERVALS])
+        model = Polynomial(COEFFICIENTS @ samples[step, column], domain=domain)
+        true = lambda t: self.solution.read(self.reading, t)[part][column]
+        eps = float(np.finfo(self.solution.t.dtype).eps)
+        near = max(1e-8, 4 * eps) * (self.t[-1] - self.t[0])
+        guess: Any = brentq(model, left, right, xtol=near / 10)
+        for _ in range(3):
+            slope = model.deriv()(guess)
+            better = np.clip(guess - true(guess) / slope if slope else guess, left, right)
+            if abs(better - guess) <= near:
+                return float(better)
+            guess = better
+        root: Any = brentq(true, left, right, xtol=near)
         return float(root)
 
 

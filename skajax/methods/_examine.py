@@ -14,23 +14,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
+from skajax._nodes import COEFFICIENTS, DERIVATIVES, GRID, INTERVALS, SLOPES
 from skajax._types import Array, Bool, Int, Scalar
 from skajax.observables import Observables
 from skajax.stop import Rule, Seen, Span, Verdict
 
-NODES = 8
-"""Subintervals of a step that is sampled."""
 PAST = 3
 """Readings that are remembered."""
-
-_GRID = np.linspace(-1, 1, NODES + 1)
-# Values at the nodes to the coefficients of their polynomial on [-1, 1], and to its slopes there.
-_COEFFICIENTS = np.linalg.inv(np.vander(_GRID, increasing=True))
-_DERIVATIVES = _COEFFICIENTS[1:] * np.arange(1, NODES + 1)[:, None]
-_SLOPES = np.vander(_GRID, NODES, increasing=True) @ _DERIVATIVES
 
 
 class Past(NamedTuple):
@@ -70,10 +62,10 @@ def examine(
     """
     t0 = past.t[-1]
     sampled = ~_idle(rule, memory, past, t1, end, errors[1])
-    t = t0 + (t1 - t0) * jnp.asarray((_GRID + 1) / 2, t0.dtype)
+    t = t0 + (t1 - t0) * jnp.asarray((GRID + 1) / 2, t0.dtype)
     t = t.at[-1].set(t1)
     nodes = jax.tree.map(
-        lambda first, last: jnp.zeros((NODES + 1, *last.shape), last.dtype)
+        lambda first, last: jnp.zeros((INTERVALS + 1, *last.shape), last.dtype)
         .at[0].set(first[-1]).at[-1].set(last),
         past.values, end,
     )  # fmt: skip
@@ -82,19 +74,19 @@ def examine(
         j, nodes = loop
         return j + 1, jax.tree.map(lambda rows, new: rows.at[j].set(new), nodes, read(t[j]))
 
-    first = jnp.where(sampled, 1, NODES)
-    _, nodes = lax.while_loop(lambda loop: loop[0] < NODES, sample, (first, nodes))
+    first = jnp.where(sampled, 1, INTERVALS)
+    _, nodes = lax.while_loop(lambda loop: loop[0] < INTERVALS, sample, (first, nodes))
     at = lambda j: jax.tree.map(lambda rows: rows[j], nodes)
     said = lambda memory, time, seen, error: _said(rule, memory, time, seen, error, since)
 
-    each = [rule.peaks(at(j)) for j in range(NODES + 1)]
+    each = [rule.peaks(at(j)) for j in range(INTERVALS + 1)]
     signals = jnp.stack([jnp.concatenate([*row, jnp.zeros(1, t.dtype)]) for row in each])
-    slopes = jnp.asarray(_SLOPES, signals.dtype) @ signals
+    slopes = jnp.asarray(SLOPES, signals.dtype) @ signals
     tops = (slopes[:-1] > 0) & (slopes[1:] <= 0) & sampled
 
     def unfinished(loop: Any) -> Bool[Array, ""]:
         j, _, _, _, _, verdict = loop
-        return (j <= NODES) & ~verdict.holds
+        return (j <= INTERVALS) & ~verdict.holds
 
     def go_on(loop: Any) -> Any:
         """The next maximum before node j is remembered, or else the node is looked at."""
@@ -103,7 +95,7 @@ def examine(
         which = jnp.argmax(waiting)
         top = jnp.where(waiting.any(), _top(signals[:, which], j, t), t[j])
         seen = lax.cond(waiting.any(), read, lambda _: at(j), top)
-        error = jnp.where(waiting.any() | (j < NODES), *errors)
+        error = jnp.where(waiting.any() | (j < INTERVALS), *errors)
         after, verdict = said(memory, top, seen, error)
         verdict = verdict._replace(holds=verdict.holds & ~waiting.any())
         done = jnp.where(waiting.any(), done.at[which].set(True), False)
@@ -118,7 +110,7 @@ def examine(
     j, _, _, memory, left, verdict = lax.while_loop(unfinished, go_on, loop)
 
     # A step that is not sampled may end where the rule holds, and then it holds there first.
-    right = jnp.where(verdict.holds, t[jnp.minimum(j, NODES)], t1)
+    right = jnp.where(verdict.holds, t[jnp.minimum(j, INTERVALS)], t1)
     left = jnp.maximum(left, jnp.minimum(since, right))
     left = jnp.where(verdict.holds & sampled, left, right)
     width = 1e-8 * jnp.abs(t1) + 4 * jnp.finfo(t1.dtype).eps * jnp.abs(t1)
@@ -126,7 +118,7 @@ def examine(
     def model(time: Scalar, off: Observables) -> Observables:
         """What the polynomials through the nodes make of a reading, moved by what they were off by."""
         weights = _powers(2 * (time - t[0]) / (t[-1] - t[0]) - 1) @ jnp.asarray(
-            _COEFFICIENTS, t.dtype
+            COEFFICIENTS, t.dtype
         )
         return jax.tree.map(lambda rows, o: jnp.tensordot(weights, rows, 1) + o, nodes, off)
 
@@ -157,14 +149,14 @@ def examine(
     apart = lambda loop: loop[2] - loop[1] > width
     off = jax.tree.map(jnp.zeros_like, end)
     _, _, right, verdict, _ = lax.while_loop(apart, close, (0, left, right, verdict, off))
-    middle = _remember(past, t[NODES // 2], at(NODES // 2))
+    middle = _remember(past, t[INTERVALS // 2], at(INTERVALS // 2))
     past = _remember(_pick(sampled, middle, past), t1, end)
     return memory, past, verdict, right
 
 
 def _powers(x: Scalar) -> Array:
     """1, x, x², ..."""
-    return jnp.cumprod(jnp.full(NODES + 1, x).at[0].set(1))
+    return jnp.cumprod(jnp.full(INTERVALS + 1, x).at[0].set(1))
 
 
 def _said(
@@ -185,8 +177,8 @@ def _pick(condition: Any, a: Any, b: Any) -> Any:
 
 def _top(signal: Array, j: Int[Array, ""], t: Array) -> Scalar:
     """Where, before node j, the polynomial through all nodes has a maximum: bisection on its slope."""
-    slope = jnp.asarray(_DERIVATIVES, signal.dtype) @ signal
-    grid = jnp.asarray(_GRID, signal.dtype)
+    slope = jnp.asarray(DERIVATIVES, signal.dtype) @ signal
+    grid = jnp.asarray(GRID, signal.dtype)
 
     def halve(_: Any, ends: Any) -> Any:
         left, right = ends
@@ -207,7 +199,7 @@ def _idle(
     times = jnp.append(past.t, t1)
     unit = times[-1] - times[-2]
     x = (times - times[-2]) / jnp.where(unit > 0, unit, 1)  # the step is [0, 1]
-    grid = jnp.linspace(0, 1, 2 * NODES + 1, dtype=t1.dtype)[:, None]
+    grid = jnp.linspace(0, 1, 2 * INTERVALS + 1, dtype=t1.dtype)[:, None]
     known = past.known >= PAST
 
     def bounds(rows: Array, last: Array) -> tuple[Array, ...]:
