@@ -10,9 +10,9 @@ from skajax._checks import is_traced
 from skajax._messages import warn
 from skajax._types import Weights
 from skajax.energies import Entropy
-from skajax.inputs import as_inputs
+from skajax.inputs import as_inputs, shape_of
 from skajax.methods._method import Evolution, end_state
-from skajax.network import expected_weights
+from skajax.network import expected_knowledge
 from skajax.system import System
 
 SATURATED = 0.6713389318617229
@@ -102,10 +102,8 @@ def _applies(system: System) -> bool:
 
 def _decisions(system: System) -> list[int]:
     """How many each layer makes, over all samples."""
-    x = jax.eval_shape(system.inputs.at, 0.0).x
-    weights = expected_weights(system.network, x.shape, x.dtype)
-    Z, _ = jax.eval_shape(system.network.forward, weights, x)
-    return [z.size for z in Z]
+    x = shape_of(system.inputs).x
+    return [z.size for z in expected_knowledge(system.network, x.shape, x.dtype)]
 
 
 def _hint(x: Any) -> str:

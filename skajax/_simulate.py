@@ -19,9 +19,9 @@ from skajax._progress import told
 from skajax._saturation import warn_saturated
 from skajax._types import Inputs, SaveTimes, ScalarLike, Weights
 from skajax.energies import AbstractEnergy, Entropy
-from skajax.inputs import Batch, MiniBatches, Moving, as_inputs
+from skajax.inputs import Batch, MiniBatches, Moving, as_inputs, shape_of
 from skajax.methods._method import AbstractMethod, Evolution, Request
-from skajax.network import Network, check_inputs, check_weights, nothing
+from skajax.network import Network, check_inputs, check_weights, expected_knowledge, nothing
 from skajax.observables import Observable, choose
 from skajax.stop import Rule
 from skajax.system import System
@@ -184,12 +184,12 @@ def pose(
     """The system, in the row space that ``rows`` finds for the network, if it does; and its weights."""
     weights = jax.tree.map(lambda leaf: as_array("weights", leaf), weights)
     energy = Entropy() if energy is None else energy
-    batch = jax.eval_shape(inputs.at, 0.0)
+    batch = shape_of(inputs)
     x = batch.x if inputs.moves() else inputs.x
     if isinstance(weights, tuple):
         weights = tuple(w if jax.tree.leaves(w) else nothing(x.dtype) for w in weights)
     check_weights(network, weights, x)
-    energy.check(batch, jax.eval_shape(network.forward, weights, batch.x)[0])
+    energy.check(batch, expected_knowledge(network, batch.x.shape, batch.x.dtype))
     running = network.running()
     system = System(running, inputs, as_arrays(energy, weights_dtype_of(batch.x)))
     reduces = isinstance(inputs, Batch) and method.rotates and not energy.reads_weights

@@ -141,6 +141,13 @@ class Moving(eqx.Module):
         return True
 
 
+def shape_of(inputs: Any) -> Batch:
+    """A batch of shapes and dtypes: what the inputs are at any time."""
+    if isinstance(inputs, Batch):
+        return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), inputs)
+    return jax.eval_shape(inputs.at, 0.0)
+
+
 def as_inputs(x: Any) -> Any:
     """Inputs as they are, or an array as a batch at rest; arrays as JAX's."""
     if isinstance(x, Moving):

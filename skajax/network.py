@@ -370,16 +370,29 @@ def check_weights(network: Network, weights: Weights, x: Any) -> None:
 
 def expected_weights(network: Network, shape: tuple[int, ...], dtype: np.dtype) -> Any:
     """Shapes and dtypes of what ``network.init`` makes for inputs like these."""
+    return _shapes(network, shape, dtype)[0]
+
+
+def expected_knowledge(network: Network, shape: tuple[int, ...], dtype: np.dtype) -> Any:
+    """Shapes and dtypes of the layers' knowledge of inputs like these."""
+    return _shapes(network, shape, dtype)[1]
+
+
+def _shapes(network: Network, shape: tuple[int, ...], dtype: np.dtype) -> Any:
     try:
         hash(network)
     except TypeError:  # a layer with arrays of its own
-        return _expected_weights.__wrapped__(network, shape, dtype)  # pyright: ignore[reportFunctionMemberAccess]
-    return _expected_weights(network, shape, dtype)
+        return _made(network, shape, dtype)
+    return _known(network, shape, dtype)
 
 
-@cached
-def _expected_weights(network: Network, shape: tuple[int, ...], dtype: np.dtype) -> Any:
-    return jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, dtype))
+def _made(network: Network, shape: tuple[int, ...], dtype: np.dtype) -> Any:
+    x = jax.ShapeDtypeStruct(shape, dtype)
+    weights = jax.eval_shape(network.init, jax.random.key(0), x)
+    return weights, jax.eval_shape(network.forward, weights, x)[0]
+
+
+_known = cached(_made)
 
 
 def nothing(dtype: Any) -> jax.Array:

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from skajax._types import Array, Bool, Inputs, PerLayer, Scalar, ScalarLike, Tensors, Weights
 from skajax.energies import AbstractEnergy, Entropy, Sum
 from skajax.entropy import BITS
-from skajax.inputs import Batch
-from skajax.network import Network, Trace, expected_weights, inner, matrices
+from skajax.inputs import Batch, shape_of
+from skajax.network import Network, Trace, expected_knowledge, inner, matrices
 from skajax.reduction import RowSpace
 
 __all__ = ["Changes", "Instant", "State", "System", "flow", "growth_bound", "state", "tangents"]
@@ -44,7 +44,7 @@ class System(eqx.Module):
     @property
     def dtype(self) -> Any:
         """Of times, weights and records."""
-        x = jax.eval_shape(self.inputs.at, 0.0).x if self.inputs.moves() else self.inputs.x
+        x = shape_of(self.inputs).x
         return x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.result_type(float)
 
     def flow(self, t: ScalarLike, weights: Weights) -> Weights:
@@ -393,9 +393,7 @@ def growth_bound(system: System) -> Scalar:
     """
     zero = jnp.zeros((), system.dtype)
     batch = system.inputs.at(zero)
-    weights = expected_weights(system.network, batch.x.shape, batch.x.dtype)
-    x = jax.ShapeDtypeStruct(batch.x.shape, batch.x.dtype)
-    Z, _ = jax.eval_shape(system.network.forward, weights, x)
+    Z = expected_knowledge(system.network, batch.x.shape, batch.x.dtype)
     hidden = max((z.size / z.shape[0] / 4 for z in Z[:-1]), default=0.0)
     size = jnp.sum(jnp.square(batch.x.astype(system.dtype))) / batch.x.shape[0]
     return (jnp.maximum(size, hidden) + 1) * (BITS / 4)

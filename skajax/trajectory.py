@@ -22,6 +22,7 @@ from skajax._solution import Solution
 from skajax._summary import Summarised, Summary, counted, lanes, numbered, per_layer
 from skajax._types import ScalarLike, TimeSeries
 from skajax._version import versions
+from skajax.inputs import shape_of
 from skajax.methods import Outcome, Path, Resume, Stats
 from skajax.network import Network
 from skajax.observables import BY_NAME, PAPER, Observable, Observables, catalogue
@@ -467,7 +468,7 @@ def _inputs(resume: Resume | None) -> dict[str, str]:
     if resume is None:
         return {}
     space = resume.system.space
-    batch = jax.eval_shape(resume.system.inputs.at, 0.0)
+    batch = shape_of(resume.system.inputs)
     return {"inputs": json.dumps(batch.x.shape[1:] if space is None else [space.inputs])}
 
 

@@ -16,12 +16,12 @@ from skajax._memory import available_bytes, in_words
 from skajax._numbers import as_arrays
 from skajax._simulate import check_arguments, find_rows, weights_dtype_of
 from skajax.energies import AbstractEnergy
-from skajax.inputs import Batch
+from skajax.inputs import Batch, shape_of
 from skajax.methods import AbstractMethod, Adaptive, Euler, Method, Published
 from skajax.methods._adaptive import SAVES
 from skajax.methods._fixed import CHUNK
 from skajax.methods._method import Request
-from skajax.network import Network, expected_weights
+from skajax.network import Network, expected_knowledge, expected_weights
 from skajax.observables import needs_start
 from skajax.reduction import Rows
 from skajax.sweeps._block import devices_of, joins, widths
@@ -174,7 +174,7 @@ def look(
     steps, cost = arguments.make(
         ("cost", *keys.values()), lambda: _cost(method, request, System(running, inputs, energy))
     )
-    x = jax.eval_shape(inputs.at, 0.0).x
+    x = shape_of(inputs).x
     spec = Spec(lane, running, inputs, x, keys["x"], rows, method, request, steps, cost)
     form = None if rows is None else (rows.x.shape, rows.basis.dtype)
     alike = _form(as_arrays(method, weights_dtype_of(x)))
@@ -266,12 +266,7 @@ def _name(spec: Spec) -> str:
 
 
 def _knowledge(spec: Spec) -> Any:
-    return _shapes(spec.network, spec.x.shape, spec.x.dtype)
-
-
-def _shapes(network: Network, shape: tuple[int, ...], dtype: np.dtype) -> Any:
-    weights = expected_weights(network, shape, dtype)
-    return jax.eval_shape(network.forward, weights, jax.ShapeDtypeStruct(shape, dtype))[0]
+    return expected_knowledge(spec.network, spec.x.shape, spec.x.dtype)
 
 
 def _bytes(spec: Spec, mesh: Mesh | None) -> tuple[int, int]:

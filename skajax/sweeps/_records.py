@@ -12,6 +12,7 @@ import numpy as np
 from skajax._described import leaf_names
 from skajax._simulate import numbers
 from skajax._version import versions
+from skajax.inputs import shape_of
 from skajax.methods import AbstractMethod, Evolution
 from skajax.methods._method import COMPLETED, INVALID, STOPPED
 from skajax.observables import Observable
@@ -60,7 +61,7 @@ def row(
     for each in observe:
         variables[each.name] = (("record", *each.dims), np.asarray(evolution.records[each.name]))
     stats = dataclasses.replace(
-        evolution.stats, rank=math.prod(jax.eval_shape(system.inputs.at, 0.0).x.shape[1:])
+        evolution.stats, rank=math.prod(shape_of(system.inputs).x.shape[1:])
     )
     told = scalars(evolution.outcome, numbers(method, system.dtype), stats)
     for name, value in told.items():
