@@ -377,7 +377,7 @@ def _from_dataset(dataset: "xarray.Dataset", network: Network | None) -> Traject
         outcome=Outcome(
             **{name: arrays[f"outcome_{name}"] for name in _OUTCOME},
             rules=tuple(json.loads(dataset.attrs["rules"])),
-            note=dataset.attrs.get("note", ""),
+            note=dataset.attrs.get("outcome_note", ""),
         ),
         parameters={
             name.removeprefix("parameter_"): value
@@ -457,7 +457,7 @@ def _description(run: Trajectory) -> dict[str, str]:
         **_devices(run.t),
         "outcome": str(run.outcome),
         "rules": json.dumps(run.outcome.rules),
-        "note": run.outcome.note,
+        "outcome_note": run.outcome.note,
         **_inputs(run.resume),
         **versions(),
     }
