@@ -152,7 +152,7 @@ def test_sweep_goes_on_and_info_tells(config, tmp_path, capsys, monkeypatch):
     config.write_text(SWEEP.replace("scale = 0.03", "scale = 0.02"), encoding="utf-8")
     assert main(["sweep", str(config), "--out", str(out)]) == 2
     told = capsys.readouterr().err
-    assert "holds another" in told and "0.3" in told and "0.2" in told
+    assert "holds another" in told and "0.03" in told and "0.02" in told
     assert {path: path.read_bytes() for path in (out / "chunks").iterdir()} == chunks
 
 

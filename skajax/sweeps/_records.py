@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from skajax._described import leaf_names
+from skajax._messages import SkajaxWarning
 from skajax._simulate import numbers
 from skajax._version import versions
 from skajax.inputs import shape_of
@@ -32,7 +33,7 @@ NAMED = 3
 """Lanes that are named for a reason that several have."""
 
 
-class LanesFailed(UserWarning):
+class LanesFailed(SkajaxWarning):
     """Some lanes of a sweep did not come to their ends; the rest did."""
 
 

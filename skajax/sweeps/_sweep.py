@@ -2,7 +2,6 @@
 
 import os
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -16,6 +15,7 @@ from skajax._files import require_folder
 from skajax._fingerprint import fingerprint
 from skajax._interrupt import finishing, keeping
 from skajax._memory import host_bytes, in_words, make_room_for_programs
+from skajax._messages import warn
 from skajax._modes import working
 from skajax._progress import Progress, told
 from skajax._types import SaveTimes, ScalarLike, Weights
@@ -261,7 +261,7 @@ def _tell(data: "xarray.Dataset", arguments: Arguments, errors: Mapping[int, Exc
     if lines:
         count = sum(int(line.split()[0]) for line in lines)
         few = f"{count} of {len(codes)} lanes did not come to their ends"
-        warnings.warn("\n  ".join([f"{few}:", *lines]), LanesFailed, stacklevel=3)
+        warn("\n  ".join([f"{few}:", *lines]), LanesFailed)
 
 
 def _store(
