@@ -84,36 +84,67 @@ def examine(
     slopes = jnp.asarray(SLOPES, signals.dtype) @ signals
     tops = (slopes[:-1] > 0) & (slopes[1:] <= 0) & sampled
 
+    width = 1e-8 * jnp.abs(t1) + 4 * jnp.finfo(t1.dtype).eps * jnp.abs(t1)
+    time = lambda place: t0 + (t1 - t0) * (place + 1) / 2  # of a place in [-1, 1]
+
+    def highest(which: Int[Array, ""], guess: Scalar, j: Int[Array, ""]) -> tuple[Scalar, Any]:
+        """Where, before node j, a signal is largest, and the reading there.
+
+        Newton's method on the polynomial's slope, mended by the slope of what the polynomial is off by.
+        """
+        curve, slope = (
+            jnp.asarray(c, t.dtype) @ signals[:, which] for c in (COEFFICIENTS, DERIVATIVES)
+        )
+        grid = jnp.asarray(GRID, t.dtype)
+        node = grid[jnp.argmin(jnp.abs(grid - guess))]
+
+        def mend(loop: Any) -> Any:
+            n, _, aim, known, error, _ = loop
+            seen = read(time(aim))
+            value = jnp.concatenate([*rule.peaks(seen), jnp.zeros(1, t.dtype)])[which]
+            off = value - jnp.polyval(curve[::-1], aim)
+            apart = aim - known
+            tilt = jnp.where(apart == 0, 0, (off - error) / jnp.where(apart == 0, 1, apart))
+            bend = jnp.polyval(jnp.polyder(slope[::-1]), aim)
+            rise = jnp.polyval(slope[::-1], aim) + tilt
+            move = jnp.where(bend < 0, -rise / jnp.where(bend < 0, bend, 1), 0)
+            return n + 1, aim, jnp.clip(aim + move, grid[j - 1], grid[j]), aim, off, seen
+
+        moved = lambda loop: jnp.abs(time(loop[2]) - time(loop[1])) > width
+        unsure = lambda loop: (loop[0] == 0) | (moved(loop) & (loop[0] < 6))
+        loop = (0, guess, guess, node, jnp.zeros((), t.dtype), at(0))
+        _, place, _, _, _, seen = lax.while_loop(unsure, mend, loop)
+        return time(place), seen
+
     def unfinished(loop: Any) -> Bool[Array, ""]:
-        j, _, _, _, _, verdict = loop
+        j, *_, verdict = loop
         return (j <= INTERVALS) & ~verdict.holds
 
     def go_on(loop: Any) -> Any:
         """The next maximum before node j is remembered, or else the node is looked at."""
-        j, done, before, memory, left, _ = loop
+        j, done, memory, left, _, _ = loop
         waiting = tops[j - 1] & ~done
-        which = jnp.argmax(waiting)
-        top = jnp.where(waiting.any(), _top(signals[:, which], j, t), t[j])
-        seen = lax.cond(waiting.any(), read, lambda _: at(j), top)
-        error = jnp.where(waiting.any() | (j < INTERVALS), *errors)
-        after, verdict = said(memory, top, seen, error)
-        verdict = verdict._replace(holds=verdict.holds & ~waiting.any())
-        done = jnp.where(waiting.any(), done.at[which].set(True), False)
-        left = jnp.where(waiting.any(), jnp.maximum(left, top), left)
-        stay = verdict.holds
-        memory, before = _pick(stay, (memory, memory), (after, memory))
-        left = jnp.where(waiting.any() | stay, left, t[j])
-        return jnp.where(waiting.any() | stay, j, j + 1), done, before, memory, left, verdict
+        top = waiting.any()
+        places = _tops(signals, j)
+        which = jnp.argmin(jnp.where(waiting, places, jnp.inf))
+        now, seen = lax.cond(
+            top, lambda _: highest(which, places[which], j), lambda _: (t[j], at(j)), None
+        )
+        error = jnp.where(top | (j < INTERVALS), *errors)
+        after, verdict = said(memory, now, seen, error)
+        done = jnp.where(top, done.at[which].set(True), False)
+        # Where it holds, memory and left stay as they were before.
+        memory, left = _pick(verdict.holds, (memory, left), (after, jnp.maximum(left, now)))
+        return jnp.where(top | verdict.holds, j, j + 1), done, memory, left, now, verdict
 
     # A step that is not sampled has one subinterval, itself.
-    loop = (first, jnp.zeros(tops.shape[1:], bool), memory, memory, t0, _never())
-    j, _, _, memory, left, verdict = lax.while_loop(unfinished, go_on, loop)
+    loop = (first, jnp.zeros(tops.shape[1:], bool), memory, t0, t1, _never())
+    _, _, memory, left, right, verdict = lax.while_loop(unfinished, go_on, loop)
 
     # A step that is not sampled may end where the rule holds, and then it holds there first.
-    right = jnp.where(verdict.holds, t[jnp.minimum(j, INTERVALS)], t1)
+    right = jnp.where(verdict.holds, right, t1)
     left = jnp.maximum(left, jnp.minimum(since, right))
     left = jnp.where(verdict.holds & sampled, left, right)
-    width = 1e-8 * jnp.abs(t1) + 4 * jnp.finfo(t1.dtype).eps * jnp.abs(t1)
 
     def model(time: Scalar, off: Observables) -> Observables:
         """What the polynomials through the nodes make of a reading, moved by what they were off by."""
@@ -175,19 +206,20 @@ def _pick(condition: Any, a: Any, b: Any) -> Any:
     return jax.tree.map(lambda u, v: jnp.where(condition, u, v), a, b)
 
 
-def _top(signal: Array, j: Int[Array, ""], t: Array) -> Scalar:
-    """Where, before node j, the polynomial through all nodes has a maximum: bisection on its slope."""
-    slope = jnp.asarray(DERIVATIVES, signal.dtype) @ signal
-    grid = jnp.asarray(GRID, signal.dtype)
+def _tops(signals: Array, j: Int[Array, ""]) -> Array:
+    """Where in [-1, 1] the signals' polynomials have a maximum before node j: bisection on their slopes."""
+    slopes = jnp.asarray(DERIVATIVES, signals.dtype) @ signals
+    grid = jnp.asarray(GRID, signals.dtype)
 
     def halve(_: Any, ends: Any) -> Any:
         left, right = ends
         middle = (left + right) / 2
-        rising = jnp.polyval(slope[::-1], middle) > 0
+        rising = jnp.polyval(slopes[::-1], middle) > 0
         return jnp.where(rising, middle, left), jnp.where(rising, right, middle)
 
-    left, right = lax.fori_loop(0, 40, halve, (grid[j - 1], grid[j]))
-    return t[0] + (t[-1] - t[0]) * ((left + right) / 2 + 1) / 2
+    ends = tuple(jnp.full(signals.shape[1:], grid[k]) for k in (j - 1, j))
+    left, right = lax.fori_loop(0, 40, halve, ends)
+    return (left + right) / 2
 
 
 def _idle(
