@@ -78,8 +78,8 @@ class Dense:
             "be of shape (samples, inputs) for a dense layer",
             f"its shape was {x.shape}" + (" (x.reshape(len(x), -1))" if len(x.shape) > 2 else ""),
         )
-        *_, inputs = x.shape
-        W = self.scale * jax.random.normal(key, (inputs, self.width), x.dtype)
+        shape = (*x.shape[1:], self.width)
+        W = self.scale * jax.random.normal(key, shape, x.dtype)
         return DenseWeights(W, jnp.full((self.width,), self.bias, x.dtype))
 
     def knowledge(self, weights: DenseWeights, x: Inputs) -> Knowledge:
