@@ -187,6 +187,7 @@ def guarded(main: Callable[[], int]) -> int:
         for signum in SIGNALS:
             if signal.getsignal(signum) is not signal.SIG_IGN:  # as with nohup
                 signal.signal(signum, _stop)
+        sys.unraisablehook = _ignored
         _watch()
         found = main()
         if not _state.asked or found != status():  # all is done: the interpreter goes down in peace
@@ -208,6 +209,21 @@ def _stop(signum: int, frame: Any) -> None:
     if not _state.raised:
         _state.raised = True
         raise KeyboardInterrupt
+
+
+def _ignored(unraisable: Any) -> None:
+    """Raise an interrupt again that came in a callback, where Python ignores what is raised and prints it."""
+    if _state.asked and unraisable.exc_type is KeyboardInterrupt:
+        threading.Timer(0.02, _raise_again).start()  # by when the callback is over
+    else:
+        sys.__unraisablehook__(unraisable)
+
+
+def _raise_again() -> None:
+    import ctypes
+
+    main = ctypes.c_ulong(threading.main_thread().ident or 0)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(main, ctypes.py_object(KeyboardInterrupt))
 
 
 def _leave() -> NoReturn:

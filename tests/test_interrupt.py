@@ -14,7 +14,7 @@ import pytest
 import xarray as xr
 
 import skajax as ska
-from skajax import _files
+from skajax import _files, _interrupt
 from skajax._interrupt import finishing, interruptible
 from skajax.sweeps import _runner
 from skajax.sweeps._store import Store
@@ -148,6 +148,25 @@ def test_a_run_ends_soon_after_an_interrupt_that_something_ignores(monkeypatch):
     assert len(chunks) == 1
     after = ska.simulate(NETWORK, weights, X, ska.Euler(0.01), steps=3)
     np.testing.assert_array_equal(before.entropy, after.entropy)
+
+
+def test_an_interrupt_that_a_callback_swallows_is_raised_again(monkeypatch, capsys):
+    monkeypatch.setattr(_interrupt._state, "asked", signal.SIGINT)
+    monkeypatch.setattr(sys, "unraisablehook", _interrupt._ignored)
+
+    class Dying:
+        def __del__(self):
+            raise KeyboardInterrupt
+
+    def lose():
+        Dying()
+        until = time.monotonic() + 10
+        while time.monotonic() < until:
+            time.sleep(0.001)
+
+    with pytest.raises(KeyboardInterrupt):
+        lose()
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("times", [1, 2])
