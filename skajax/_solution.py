@@ -42,7 +42,7 @@ class Solution:
         self.t, self.double = np.asarray(path.t), resume.double
         self._curves: dict[int, Any] = {}
         # An interpolant has some eight arrays like the weights.
-        self._kept = max(4, KEPT // (8 * tree_bytes(self._weights(0))))
+        self._kept = max(4, KEPT * len(self.t) // (8 * tree_bytes(self.weights)))
 
     @cached_property
     def before(self) -> Tensors | None:
