@@ -108,54 +108,59 @@ def _made(
 ) -> Any:
     """What the network makes of inputs of this shape, if that has the arrays of the file."""
     x = jax.ShapeDtypeStruct((1, *inputs), jnp.float32)
-    try:
-        made = jax.eval_shape(network.init, jax.random.key(0), x)
-    except Exception as error:
-        raise ValueError(
-            f"Argument network must make the weights of the file, but its init raised {error!r} for"
-            f" inputs of shape {x.shape}."
-        ) from error
-    lanes = arrays["steps"].ndim
+    made = _initial(network, "its", x)
     for n, entry in enumerate(made):
-        own = f"final_weights_{n}"
-        there = [a.shape[lanes:] for name, a in arrays.items() if f"{name}_".startswith(f"{own}_")]
-        shapes = [leaf.shape for leaf in jax.tree.leaves(entry)]
-        missing = argument == "path" and len(there) < len(
-            shapes
-        )  # each is looked up by its name, below
-        require(
-            missing or sorted(shapes) == sorted(there),
-            argument,
-            "make the weights of the file" if argument == "network" else "hold a whole run",
-            f"its layer {n + 1} makes arrays of {shapes}, and there they are of {sorted(there)}",
-        )
+        there = _shapes(_arrays_of(arrays, n), arrays)
+        # Where a file lacks some, the lookup by their names tells which.
+        if argument == "network" or len(there) >= len(jax.tree.leaves(entry)):
+            must = "make the weights of the file" if argument == "network" else "hold a whole run"
+            _require_shapes(entry, there, n, argument, must)
     return made
 
 
 def _weights(arrays: Mapping[str, jax.Array], n: int, layer: Any, x: jax.ShapeDtypeStruct) -> Any:
     """What has the structure of a layer's weights, for inputs like x."""
-    own = f"final_weights_{n}"
-    found = {name: array for name, array in arrays.items() if f"{name}_".startswith(f"{own}_")}
+    own, found = f"final_weights_{n}", _arrays_of(arrays, n)
     if isinstance(layer, UnknownLayer):
         return 0 if own in found else {name.removeprefix(f"{own}_"): 0 for name in found}
+    made = _initial(layer, f"its layer {n + 1}'s", x)
+    if type(layer) not in vars(layers).values():
+        there = _shapes(found, arrays)
+        _require_shapes(made, there, n, "network", "make the weights of the file")
+    return made
+
+
+def _arrays_of(arrays: Mapping[str, jax.Array], n: int) -> dict[str, jax.Array]:
+    """The weights of one layer or stage, by their names in the file."""
+    own = f"final_weights_{n}_"
+    return {name: array for name, array in arrays.items() if f"{name}_".startswith(own)}
+
+
+def _shapes(found: Mapping[str, jax.Array], arrays: Mapping[str, jax.Array]) -> list[Any]:
+    """Their shapes in one lane, in order."""
+    lanes = arrays["steps"].ndim
+    return sorted(array.shape[lanes:] for array in found.values())
+
+
+def _initial(maker: Any, whose: str, x: jax.ShapeDtypeStruct) -> Any:
+    """Shapes of the initial weights that a network, or a layer, makes for inputs like x."""
     try:
-        made = jax.eval_shape(layer.init, jax.random.key(0), x)
+        return jax.eval_shape(maker.init, jax.random.key(0), x)
     except Exception as error:
         raise ValueError(
-            f"Argument network must make the weights of the file, but its layer {n + 1} raised"
-            f" {error!r} for inputs of shape {x.shape}."
+            f"Argument network must make the weights of the file, but {whose} init raised {error!r}"
+            f" for inputs of shape {x.shape}."
         ) from error
-    lanes = arrays["steps"].ndim
+
+
+def _require_shapes(made: Any, there: list[Any], n: int, argument: str, must: str) -> None:
     shapes = [leaf.shape for leaf in jax.tree.leaves(made)]
-    there = sorted(array.shape[lanes:] for array in found.values())
-    if type(layer) not in vars(layers).values():
-        require(
-            sorted(shapes) == there,
-            "network",
-            "make the weights of the file",
-            f"its layer {n + 1} makes arrays of {shapes}, and there they are of {there}",
-        )
-    return made
+    require(
+        sorted(shapes) == there,
+        argument,
+        must,
+        f"its layer {n + 1} makes arrays of {shapes}, and there they are of {there}",
+    )
 
 
 def _told(value: Any) -> Any:

@@ -214,14 +214,21 @@ def _stop(signum: int, frame: Any) -> None:
 def _ignored(unraisable: Any) -> None:
     """Raise an interrupt again that came in a callback, where Python ignores what is raised and prints it."""
     if _state.asked and unraisable.exc_type is KeyboardInterrupt:
-        threading.Timer(0.02, _raise_again).start()  # by when the callback is over
+        _raise_soon()
     else:
         sys.__unraisablehook__(unraisable)
+
+
+def _raise_soon() -> None:
+    threading.Timer(0.02, _raise_again).start()  # by when the callback is over
 
 
 def _raise_again() -> None:
     import ctypes
 
+    if _state.deferral is not None:  # something is being written, and is finished first
+        _raise_soon()
+        return
     main = ctypes.c_ulong(threading.main_thread().ident or 0)
     ctypes.pythonapi.PyThreadState_SetAsyncExc(main, ctypes.py_object(KeyboardInterrupt))
 

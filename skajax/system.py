@@ -44,7 +44,7 @@ class System(eqx.Module):
     @property
     def dtype(self) -> Any:
         """Of times, weights and records."""
-        x = shape_of(self.inputs).x
+        x = shape_of(self.inputs).x if self.inputs.moves() else self.inputs.x
         return x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.result_type(float)
 
     def flow(self, t: ScalarLike, weights: Weights) -> Weights:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import jax
@@ -150,22 +151,35 @@ def test_a_run_ends_soon_after_an_interrupt_that_something_ignores(monkeypatch):
     np.testing.assert_array_equal(before.entropy, after.entropy)
 
 
-def test_an_interrupt_that_a_callback_swallows_is_raised_again(monkeypatch, capsys):
+def wait(seconds):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        time.sleep(0.001)
+
+
+class Dying:
+    """Something whose finaliser swallows an interrupt."""
+
+    def __del__(self):
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("writing", [False, True])
+def test_an_interrupt_that_a_callback_swallows_is_raised_again(writing, monkeypatch, capsys):
     monkeypatch.setattr(_interrupt._state, "asked", signal.SIGINT)
     monkeypatch.setattr(sys, "unraisablehook", _interrupt._ignored)
-
-    class Dying:
-        def __del__(self):
-            raise KeyboardInterrupt
+    finished = []
 
     def lose():
-        Dying()
-        until = time.monotonic() + 10
-        while time.monotonic() < until:
-            time.sleep(0.001)
+        with finishing() if writing else nullcontext():
+            Dying()
+            wait(0.2 if writing else 10)
+            finished.append(True)
+        wait(10)
 
     with pytest.raises(KeyboardInterrupt):
         lose()
+    assert finished == [True] * writing
     assert capsys.readouterr().err == ""
 
 
