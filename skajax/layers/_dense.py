@@ -1,16 +1,14 @@
 """The dense layer, z = x W + b."""
 
 import dataclasses
-import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from skajax._checks import as_number, as_whole, is_whole, require
+from skajax._checks import require
 from skajax._types import Array, Float, Inputs, Key, Knowledge
-from skajax.entropy import decision as sigmoid
+from skajax.layers._fields import DECISIONS, usual, whole
 
 
 class DenseWeights(NamedTuple):
@@ -37,38 +35,8 @@ class Dense:
     decision: str = "sigmoid"
 
     def __post_init__(self) -> None:
-        # What is hashed, compared and written to files: Python's own numbers, whatever was given.
-        for name, number in (
-            ("width", as_whole(self.width)),
-            ("scale", as_number(self.scale)),
-            ("bias", as_number(self.bias)),
-        ):
-            object.__setattr__(self, name, number)
-        require(
-            is_whole(self.width),
-            "width",
-            "be a whole number of neurons, at least 1",
-            f"it was {self.width!r}",
-        )
-        require(
-            _is_real(self.scale) and self.scale >= 0,
-            "scale",
-            "be a finite standard deviation, at least 0",
-            f"it was {self.scale!r}",
-        )
-        require(_is_real(self.bias), "bias", "be a finite number", f"it was {self.bias!r}")
-        require(
-            self.precision in ("default", "high", "highest"),
-            "precision",
-            "be 'default', 'high' or 'highest'",
-            f"it was {self.precision!r}",
-        )
-        require(
-            self.decision in _DECISIONS,
-            "decision",
-            f"be one of {list(_DECISIONS)}",
-            f"it was {self.decision!r}",
-        )
+        whole(self, "width", "neurons")
+        usual(self)
 
     def init(self, key: Key, x: Inputs | jax.ShapeDtypeStruct) -> DenseWeights:
         """Initial weights for inputs of x's width and dtype; x's values are not read."""
@@ -88,7 +56,7 @@ class Dense:
 
     def decide(self, z: Knowledge) -> Knowledge:
         """Decisions D, of the shape of z (eq. 13)."""
-        return _DECISIONS[self.decision](z)
+        return DECISIONS[self.decision](z)
 
     @property
     def rows(self) -> int:
@@ -102,15 +70,3 @@ class Dense:
     def running(self) -> "Dense":
         """The layer without its initial values: layers that compute the same are the same."""
         return dataclasses.replace(self, scale=0.01, bias=0.0)
-
-
-_DECISIONS: dict[str, Callable[[Knowledge], Knowledge]] = {
-    "sigmoid": sigmoid,
-    "identity": lambda z: z,
-    "tanh": jnp.tanh,
-    "relu": jax.nn.relu,
-}
-
-
-def _is_real(value: object) -> bool:
-    return isinstance(value, float) and math.isfinite(value)
