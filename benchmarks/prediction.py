@@ -14,6 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from results import report
 from step import WIDTHS
 
 import skajax as ska
@@ -60,25 +61,21 @@ def main() -> None:
                 costs[name].append(timed(job))
 
     base = min(cost.wall for cost in costs["Adaptive, rtol 1e-4"])
-    print(f"{x.shape[0]} x {x.shape[1]} inputs, widths {WIDTHS}, float32, on", end=" ")
-    print(
-        f"{jax.devices()[0].device_kind}, interleaved rounds; to t = {end:.2f}, {len(t)} records."
-    )
-    print(
-        f"An evaluation of the thinned flow: {predicted.share:.2%} of the whole one's products.\n"
-    )
-    heads = ("best, ms", "median", "processor, ms", "of Adaptive 1e-4", "first call, s")
-    print(f"{'':24}" + "".join(f"{head:>18}" for head in heads))
-    for name, found in costs.items():
-        best = min(cost.wall for cost in found)
-        cells = (
-            f"{1e3 * best:.1f}",
-            f"{1e3 * float(np.median([cost.wall for cost in found])):.1f}",
-            f"{1e3 * min(cost.processor for cost in found):.1f}",
-            f"{best / base:.2%}",
-            f"{first[name]:.2f}",
-        )
-        print(f"{name:24}" + "".join(f"{cell:>18}" for cell in cells))
+    rows = [
+        {
+            "": name,
+            "best, ms": 1e3 * min(cost.wall for cost in found),
+            "median, ms": 1e3 * float(np.median([cost.wall for cost in found])),
+            "processor, ms": 1e3 * min(cost.processor for cost in found),
+            "of Adaptive 1e-4, %": 100 * min(cost.wall for cost in found) / base,
+            "first call, s": first[name],
+        }
+        for name, found in costs.items()
+    ]
+    report(
+        "prediction", "predictions and simulations", rows, samples=x.shape[0], widths=WIDTHS,
+        end=round(end, 2), records=len(t), share=f"{predicted.share:.2%} of an evaluation",
+    )  # fmt: skip
 
 
 def timed(job: Callable[[], object]) -> Cost:

@@ -27,6 +27,7 @@ import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
+from results import report
 from step import LN2, WIDTHS, torch_published
 
 import skajax as ska
@@ -120,8 +121,7 @@ def main() -> None:
 
     order["published rule, eager PyTorch"] = order["ska.Published"]
     order["Euler, eager PyTorch"] = order["Euler, no records"]
-    print(f"\n{x.shape[0]} x {x.shape[1]} inputs, widths {WIDTHS}, float32, T = {T},")
-    print(f"best of {options.rounds} interleaved rounds on {jax.devices()[0].device_kind}")
+    settings = {"samples": x.shape[0], "widths": WIDTHS, "T": T, "rounds": options.rounds}
     for target in TARGETS:
         rows = [
             Row(name, setting, spent, seconds[key], off)
@@ -134,7 +134,7 @@ def main() -> None:
                 how = f"{steps:,.0f} steps, order {p:.2f}"
                 taken = seconds[name] * steps / EULER[0]
                 rows.append(Row(name, how, steps, taken, target))
-        show(f"relative error of the weights ≤ {target:g}", rows)
+        show(f"relative error of the weights at most {target:g}", rows, settings)
         own = rows[0]
         constant, p = order["Euler, no records"]
         steps = (constant / own.error) ** (1 / p)
@@ -143,25 +143,34 @@ def main() -> None:
         print(f"without records: {ratio:.0f} times the default's time")
 
     one = seconds["50 evaluations"] / 50
-    print(f"\none evaluation of the flow: {1e3 * one:.2f} ms (on the inputs' row space)")
-    print("overhead of a solve beyond its evaluations, at rtol 1e-4:")
+    overheads = []
     for name in SOLVERS:
         spent = int(ends[f"overhead {name}"].stats.evaluations)
         over = seconds[f"overhead {name}"] / (spent * one) - 1
-        print(f"  {name:34}{100 * over:+6.1f} %  of {spent} evaluations")
+        overheads.append({"": name, "evaluations": spent, "beyond them, %": 100 * over})
     late = simulate(ska.Adaptive(rtol=1e-4, atol=1e-6), t1=LATE, save_at=[LATE])
     accepted = int(late.stats.steps) - int(late.stats.rejected)
-    print(f"T = {LATE:g} at rtol 1e-4: {accepted} accepted steps,", end=" ")
-    print(f"{int(late.stats.evaluations)} evaluations")
+    report(
+        "solvers", "a solve beyond its evaluations, rtol 1e-4", overheads, **settings,
+        evaluation=f"{1e3 * one:.2f} ms",
+    )  # fmt: skip
+    row = {"": "the default", "accepted": accepted, "evaluations": int(late.stats.evaluations)}
+    report("solvers", f"steps to T = {LATE:g}, rtol 1e-4", [row])
 
 
-def show(title: str, rows: list[Row]) -> None:
-    print(f"\n{title}\n")
-    print(f"{'':34}{'setting':>28}{'evaluations':>13}{'ms':>10}{'error':>10}{'ratio':>8}")
-    for row in rows:
-        ratio = row.seconds / rows[0].seconds
-        print(f"{row.name:34}{row.setting:>28}{row.evaluations:13,.0f}", end="")
-        print(f"{1e3 * row.seconds:10,.1f}{row.error:10.1e}{ratio:8.1f}")
+def show(title: str, rows: list[Row], settings: dict[str, Any]) -> None:
+    table = [
+        {
+            "": row.name,
+            "setting": row.setting,
+            "evaluations": round(row.evaluations),
+            "ms": 1e3 * row.seconds,
+            "error": row.error,
+            "ratio": row.seconds / rows[0].seconds,
+        }
+        for row in rows
+    ]
+    report("solvers", title, table, **settings)
 
 
 def tight(network: Any, weights: Any, x: Any, t1: float) -> list[np.ndarray]:

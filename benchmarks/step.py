@@ -15,6 +15,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from results import report
 
 import skajax as ska
 
@@ -52,16 +53,21 @@ def main() -> None:
     # The best round of each: the one that the machine disturbed least.
     per_pass = {name: 1e3 * min(t) / passes for name, t in times.items()}
     base = {"Euler": "15 matrix products", "15 matrix products": "15 matrix products"}
-    print(f"\n{x.shape[0]} x {x.shape[1]} inputs, widths {WIDTHS}, float32, {passes} passes a run,")
-    print(f"best of {options.rounds} interleaved rounds on {jax.devices()[0].device_kind}\n")
-    print(
-        f"{'':28}{'ms/pass':>9}{'over its products':>20}{'over PyTorch':>15}{'first call, s':>15}"
-    )
-    for name, ms in per_pass.items():
-        own = ms / per_pass[base.get(name, "8 matrix products")]
-        torch_ms = per_pass.get("Published, eager PyTorch")
-        against = f"{ms / torch_ms:.2f}" if torch_ms else "-"
-        print(f"{name:28}{ms:9.2f}{own:20.2f}{against:>15}{first[name]:15.2f}")
+    torch_ms = per_pass.get("Published, eager PyTorch")
+    rows = [
+        {
+            "": name,
+            "ms a pass": ms,
+            "over its products": ms / per_pass[base.get(name, "8 matrix products")],
+            "over PyTorch": ms / torch_ms if torch_ms else None,
+            "first call, s": first[name],
+        }
+        for name, ms in per_pass.items()
+    ]
+    report(
+        "step", "a step", rows, samples=x.shape[0], inputs=x.shape[1], widths=WIDTHS,
+        dtype="float32", passes=passes, rounds=options.rounds,
+    )  # fmt: skip
 
 
 def measure(

@@ -27,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jax.sharding import Mesh
+from results import report
 from step import WIDTHS, measure, torch_published
 
 import skajax as ska
@@ -55,8 +56,6 @@ def main() -> None:
         print(json.dumps(CHILDREN[options.child](options.size)))
         return
 
-    print(f"float32, best of {options.rounds} interleaved rounds, on", end=" ")
-    print(jax.devices()[0].device_kind)
     big, small = problem(WIDTHS, 100), problem(SMALL, FEW)
     parts: dict[str, Callable[[], None]] = {
         "pairs": lambda: pairs(big, options.rounds),
@@ -165,28 +164,35 @@ def table(
     first, times = measure(jobs, rounds)
     best = {name: min(t) * (scale or {}).get(name, 1.0) for name, t in times.items()}
     one = best["single runs, back to back"]
-    print(f"\n{title}\n")
-    print(f"{'':32}{'lane-steps':>12}{'seconds':>10}{'asked for, /s':>15}", end="")
-    print(f"{'over single runs':>18}{'compiling, s':>14}")
-    for name, seconds in best.items():
-        compiling = max(first[name] - min(times[name]), 0.0)
-        print(f"{name:32}{made.get(name, lane_steps):12,}{seconds:10.2f}", end="")
-        print(f"{lane_steps / seconds:15,.0f}{seconds / one:18.2f}{compiling:14.1f}")
+    rows = [
+        {
+            "": name,
+            "lane-steps": made.get(name, lane_steps),
+            "seconds": seconds,
+            "asked for, /s": lane_steps / seconds,
+            "over single runs": seconds / one,
+            "compiling, s": max(first[name] - min(times[name]), 0.0),
+        }
+        for name, seconds in best.items()
+    ]
+    report("sweeps", title, rows, dtype="float32", rounds=rounds)
 
 
 def devices() -> None:
     """One sweep on so many devices: its distance from the same on one, and its collectives."""
-    print(
-        "\n16 seeds over virtual devices: a lane's largest relative difference from its single run,"
-    )
-    print(
-        "and collectives in all compiled programs; with samples divided instead, for comparison\n"
-    )
-    print(f"{'devices':>8}{'difference':>13}{'collectives':>13}{'samples divided':>17}")
+    rows = []
     for count in DEVICES:
         found = [child(kind, count, count) for kind in ("lanes", "samples")]
         (off, none), (_, some) = [(answer["difference"], dumped) for answer, dumped in found]
-        print(f"{count:8}{off:13.1e}{none:13}{some:17}")
+        rows.append(
+            {
+                "virtual devices": count,
+                "largest relative difference": off,
+                "collectives, lanes divided": none,
+                "collectives, samples divided": some,
+            }
+        )
+    report("sweeps", "16 seeds over devices, against single runs", rows)
 
 
 def memory() -> None:
@@ -197,9 +203,14 @@ def memory() -> None:
         for name in ("planned", "peak")
     }
     planned, measured = per_lane["planned"], per_lane["peak"]
-    print(f"\nmemory of a lane, published rule, widths {WIDTHS}: by blocks of {BLOCKS} lanes")
-    print(f"planned {planned:.1f} MB, measured {measured:.1f} MB", end="")
-    print(f", ratio {planned / measured:.2f}" if measured > 0 else ": the peak did not grow")
+    grown = measured > 0
+    row = {
+        "": "published rule",
+        "planned, MB": planned,
+        "measured, MB": measured if grown else None,
+        "ratio": planned / measured if grown else None,
+    }
+    report("sweeps", "memory of a lane", [row], widths=WIDTHS, blocks=BLOCKS)
 
 
 def child(kind: str, size: int, count: int) -> tuple[dict[str, Any], int]:

@@ -113,7 +113,10 @@ def check_closed_forms(network, weights, x, t1=1.0, tolerance=1e-8):
 
 
 def check_methods(network, x, tmp_path):
-    """Runs under every method: float32 and float64, jit, vmap, a sweep, a file. ``x``: float64, or integers."""
+    """Runs under every method: float32 and float64, jit, vmap, a sweep, a file.
+
+    ``x`` has float64 or integers.
+    """
     drawn, given, single = network.init(jax.random.key(0), x), x, None
     real = jnp.issubdtype(x.dtype, jnp.floating)
     for name, (method, asked) in METHODS.items():

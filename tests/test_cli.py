@@ -1,5 +1,6 @@
 """The command line, the README and the benchmark: what a new user types first."""
 
+import json
 import re
 import runpy
 import subprocess
@@ -84,10 +85,17 @@ def test_readme_has_the_two_commands():
     assert "python -m pytest" in tests
 
 
-def test_benchmark_runs(monkeypatch, capsys):
+def test_benchmark_runs(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(sys, "argv", ["step.py", "--passes", "3", "--rounds", "1"])
+    monkeypatch.setenv("SKAJAX_RESULTS", str(tmp_path))
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
     runpy.run_path(str(ROOT / "benchmarks" / "step.py"), run_name="__main__")
     printed = capsys.readouterr().out
+    (kept,) = tmp_path.glob("step_*.json")
+    names = [row[""] for row in json.loads(kept.read_text())["a step"]["rows"]]
+    assert names == ["8 matrix products", "15 matrix products", "Published", "Euler"] or (
+        names[-1] == "Published, eager PyTorch"
+    )
     assert re.search(r"^Published +\d", printed, flags=re.MULTILINE)
     assert re.search(r"^15 matrix products +\d", printed, flags=re.MULTILINE)
 
