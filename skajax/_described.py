@@ -93,8 +93,10 @@ def final(
         found = []
         for n, layer in enumerate(network.layers):
             # Of W, (inputs, outputs), one can tell it too.
-            below = arrays[f"final_D_{n - 1}"] if n else arrays.get("final_weights_0_W", one)
-            own = below.shape[-1:] if n else inputs or below.shape[-2:-1] or (1,)
+            first = inputs or arrays.get("final_weights_0_W", one).shape[-2:-1] or (1,)
+            # Below a layer lie its neighbour's decisions; stages between them may change their shape.
+            below = arrays.get(f"final_D_{n - 1}", one).shape[arrays["steps"].ndim + 1 :] or (1,)
+            own = below if n else first
             found.append(_weights(arrays, n, layer, jax.ShapeDtypeStruct((1, *own), one.dtype)))
         weights = tuple(found)
     structure: Any = State(one, weights, (one,) * rows, (one,) * rows)  # pyright: ignore[reportArgumentType]
@@ -121,9 +123,15 @@ def _made(
 def _weights(arrays: Mapping[str, jax.Array], n: int, layer: Any, x: jax.ShapeDtypeStruct) -> Any:
     """What has the structure of a layer's weights, for inputs like x."""
     own, found = f"final_weights_{n}", _arrays_of(arrays, n)
-    if isinstance(layer, UnknownLayer):
-        return 0 if own in found else {name.removeprefix(f"{own}_"): 0 for name in found}
-    made = _initial(layer, f"its layer {n + 1}'s", x)
+    by_name = 0 if own in found else {name.removeprefix(f"{own}_"): 0 for name in found}
+    if isinstance(layer, UnknownLayer) or own in found:
+        return by_name
+    try:
+        made = _initial(layer, f"its layer {n + 1}'s", x)
+    except ValueError:
+        if type(layer) in vars(layers).values():
+            return by_name  # x is a guess where another layer is unknown
+        raise
     if type(layer) not in vars(layers).values():
         there = _shapes(found, arrays)
         _require_shapes(made, there, n, "network", "make the weights of the file")
@@ -173,16 +181,23 @@ def _told(value: Any) -> Any:
         return json.loads(value.entry)
     if isinstance(value, str | int | float | None):
         return value
+    if isinstance(value, tuple):
+        return [_told(entry) for entry in value]
     name = f"{kind.__module__}.{kind.__qualname__}"
     return {"type": name, "repr": without_addresses(repr(value))}
 
 
 def _layer(entry: Any) -> Any:
     """A layer, or a field of one; an :class:`UnknownLayer` where any of it is not skajax's."""
+    if isinstance(entry, list):
+        return tuple(map(_layer, entry))
     if not isinstance(entry, dict):
         return entry
     kind = getattr(layers, entry["type"], None)
     fields = {name: _layer(value) for name, value in entry.items() if name != "type"}
-    if kind is None or any(isinstance(field, UnknownLayer) for field in fields.values()):
+    parts = [
+        part for field in fields.values() for part in (field if type(field) is tuple else (field,))
+    ]
+    if kind is None or any(isinstance(part, UnknownLayer) for part in parts):
         return UnknownLayer(json.dumps(entry))
     return kind(**fields)

@@ -1,7 +1,9 @@
-"""Layers: a configuration and two pure functions, ``init`` and ``knowledge``."""
+"""Layers: a configuration and two pure functions, ``init`` and ``knowledge``; and the stages between them."""
 
 from skajax.layers._dense import Dense, DenseWeights
+from skajax.layers._flatten import Flatten
 from skajax.layers._layer import Layer, Stage
 from skajax.layers._paced import Paced
+from skajax.layers._pool import Pool
 
-__all__ = ["Dense", "DenseWeights", "Layer", "Paced", "Stage"]
+__all__ = ["Dense", "DenseWeights", "Flatten", "Layer", "Paced", "Pool", "Stage"]

@@ -1,0 +1,164 @@
+"""Stages, which map what the next layer reads: flattening, pooling."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import layer_checks as check
+import numpy as np
+import own_parts as own
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import skajax as ska
+from skajax.layers import Flatten, Pool
+
+KEY = jax.random.key(3)
+
+
+def windows(x, window, strides, padding):
+    """The positions of x in each window, by loops: a dict from a window's place to slices of x."""
+    axes = []
+    for n, size, step in zip(x.shape[1:-1], window, strides, strict=True):
+        if padding == "VALID":
+            starts = range(0, n - size + 1, step)
+        else:  # the windows that n / step strides need, as evenly as whole numbers allow
+            count = -(-n // step)
+            over = max((count - 1) * step + size - n, 0)
+            starts = [k * step - over // 2 for k in range(count)]
+        axes.append([slice(max(s, 0), min(s + size, n)) for s in starts])
+    places = [range(len(axis)) for axis in axes]
+    return {
+        place: tuple(axis[p] for axis, p in zip(axes, place, strict=True))
+        for place in itertools.product(*places)
+    }
+
+
+@settings(max_examples=12)
+@given(
+    axes=st.sampled_from([1, 2]),
+    size=st.integers(3, 6),
+    window=st.integers(1, 3),
+    strides=st.sampled_from([None, 1, 2]),
+    kind=st.sampled_from(["mean", "max"]),
+    padding=st.sampled_from(["VALID", "SAME"]),
+)
+def test_pooling_is_numpys(x64, axes, size, window, strides, kind, padding):
+    x = np.random.default_rng(size).normal(size=(2, *(size, size + 1)[:axes], 3))
+    stage = Pool(window, strides, kind, padding)
+    step = window if strides is None else strides
+    assert stage.init(KEY, jnp.asarray(x)) == ()
+    got = stage.apply((), jnp.asarray(x))
+    found = windows(x, (window,) * axes, (step,) * axes, padding)
+    assert got.shape == (2, *(1 + np.max(list(found), axis=0)), 3)
+    reduce = {"mean": np.mean, "max": np.max}[kind]
+    for place, part in found.items():
+        want = reduce(x[:, *part], axis=tuple(range(1, 1 + axes)))
+        np.testing.assert_allclose(got[:, *place], want, rtol=1e-14, atol=1e-15)
+
+
+@pytest.mark.parametrize("kind", ["mean", "max"])
+def test_global_pooling_and_one_window_over_all(kind, x64):
+    x = jax.random.normal(KEY, (4, 5, 3, 2))
+    everywhere = Pool(None, kind=kind).apply((), x)
+    assert everywhere.shape == (4, 2)
+    np.testing.assert_allclose(
+        everywhere, Pool((5, 3), kind=kind).apply((), x).reshape(4, 2), rtol=1e-14
+    )
+    np.testing.assert_allclose(everywhere, getattr(np, kind)(x, axis=(1, 2)), rtol=1e-14)
+
+
+def test_windows_of_one_axis_each(x64):
+    x = jax.random.normal(KEY, (2, 6, 4, 3))
+    got = Pool((3, 2), strides=(3, 1)).apply((), x)
+    rows = x.reshape(2, 2, 3, 4, 3).mean(2)
+    np.testing.assert_allclose(got, (rows[:, :, 1:] + rows[:, :, :-1]) / 2, rtol=1e-13)
+
+
+def test_flattening():
+    x = jnp.arange(24.0).reshape(2, 3, 4)
+    np.testing.assert_array_equal(Flatten().apply((), x), x.reshape(2, 12))
+    flat = jnp.ones((2, 5))
+    np.testing.assert_array_equal(Flatten().apply((), flat), flat)
+
+
+def between(kind, dtype=float):
+    """Two layers with pooling and flattening between them, and on images."""
+    x = jax.random.uniform(jax.random.key(1), (5, 6, 6, 2), dtype)
+    network = ska.Network(
+        (
+            Pool(2, strides=1, kind=kind), own.Convolution(3), Pool(2, kind=kind, padding="SAME"), Flatten(),
+            ska.Dense(4, scale=0.2),
+        )
+    )  # fmt: skip
+    return network, network.init(KEY, x), x
+
+
+@pytest.mark.parametrize("kind", ["mean", "max"])
+def test_layers_around_stages(kind, x64):
+    network, weights, x = between(kind)
+    check.check_local_flow(network, weights, x)
+    check.check_wall(network, weights, x)
+    check.check_tangents(network, weights, x)
+    whole = jax.grad(
+        lambda w: sum(jnp.sum(ska.entropy.entropy(z)) / len(z) for z in network.forward(w, x)[0])
+    )(weights)
+    got = ska.flow(network, weights, x, ska.energies.Entropy(local=False))
+    check.close(got, jax.tree.map(jnp.negative, whole), 1e-12)
+
+
+def test_everything_runs_with_stages(x64, tmp_path):
+    network, _, x = between("max")
+    check.check_methods(network, x, tmp_path)
+
+
+def test_stages_in_files(tmp_path):
+    """skajax's own stages come back from a file; beside a layer of somebody else's, too."""
+    x = jax.random.uniform(KEY, (4, 6, 5, 1))
+    stack = (Pool((2, 1), kind="max"), Flatten(), ska.Dense(3))
+    network = ska.Network(stack)
+    run = ska.simulate(network, network.init(KEY, x), x, ska.Euler(0.1), steps=2)
+    run.save(tmp_path / "run.nc")
+    back = ska.load(tmp_path / "run.nc")
+    assert back.network == network
+    assert jax.tree.structure(back.final.weights) == jax.tree.structure(run.final.weights)
+
+    network = ska.Network((own.Convolution(2), *stack, ska.Dense(2)))
+    run = ska.simulate(network, network.init(KEY, x), x, ska.Euler(0.1), steps=2)
+    run.save(tmp_path / "own.nc")
+    back = ska.load(tmp_path / "own.nc")
+    assert back.network.layers[1:] == network.layers[1:]
+    check.close(back.final.weights, run.final.weights, 0)
+
+
+X = jnp.ones((2, 5, 4, 3))
+BAD = {
+    "no window": (lambda: Pool(0), "window", "at least 1", "0"),
+    "half a window": (lambda: Pool(1.5), "window", "whole number", "1.5"),
+    "three axes": (lambda: Pool((1, 1, 1)), "window", "1 or 2 axes", "(1, 1, 1)"),
+    "no stride": (lambda: Pool(2, strides=0), "strides", "at least 1", "0"),
+    "kind": (lambda: Pool(2, kind="sum"), "kind", "'max'", "'sum'"),
+    "padding": (lambda: Pool(2, padding="CIRCULAR"), "padding", "'SAME'", "'CIRCULAR'"),
+    "global strides": (lambda: Pool(None, strides=2), "window", "be given", "None"),
+    "larger": (lambda: Pool((6, 2)).init(KEY, X), "window", "(5, 4)", "(6, 2) for x of shape (2, 5, 4, 3)"),
+    "larger, padded": (lambda: Pool(5, padding="SAME").init(KEY, X), "window", "(5, 4)", "5 for x"),
+    "axes": (lambda: Pool((2,)).init(KEY, X), "x", "the window (2,)", "(2, 5, 4, 3)"),
+    "flat": (lambda: Pool(2).init(KEY, jnp.ones((2, 5))), "x", "(samples, times", "(2, 5)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_stages_are_named(case, untyped):
+    function, argument, must, but = BAD[case]
+    with pytest.raises(ValueError) as error:
+        function()
+    promise, _, fact = str(error.value).rpartition(", but ")
+    assert promise.startswith(f"Argument {argument} must ")
+    assert must in promise and but in fact
+
+
+def test_what_does_not_fit_has_a_place():
+    network = ska.Network((own.Convolution(3), Pool(4), Flatten(), ska.Dense(2)))
+    with pytest.raises(ValueError, match=r"\(2, 3, 2, 3\) \(layers\[1\] \(Pool\) of the network\)"):
+        network.init(KEY, X)
