@@ -3,8 +3,10 @@
 import importlib.resources
 
 import numpy as np
+from jaxtyping import Float32, Int32
 
 from skajax.data._labelled import Labelled, labelled, require_whole
+from skajax.data._layout import arrange
 
 FILE = "mnist_subset.npz"
 
@@ -37,3 +39,34 @@ def mnist_subset(per_class: int = 100) -> Labelled:
     with resource.open("rb") as file, np.load(file) as arrays:
         images = arrays["images"]
     return labelled(images[:, :per_class].reshape(-1, 784), [per_class] * 10)
+
+
+def mnist(
+    per_class: int = 100, layout: str = "image", *, size: int = 7
+) -> tuple[Float32[np.ndarray, "samples ..."], Int32[np.ndarray, " samples"]]:
+    """The images of :func:`mnist_subset` as a layer wants them; needs no network.
+
+    Args:
+        per_class: Images of each digit, 1 to 100.
+        layout: Which shape x has, with samples = 10 * per_class:
+
+            - ``"image"``: (samples, 28, 28, 1), for convolutions;
+            - ``"rows"``: (samples, 28, 28), sequences of 28 rows of pixels, the top one first, for
+              recurrences and attention;
+            - ``"patches"``: (samples, (28 / size)², size²), sequences of square patches from the top left,
+              line by line, each of its pixels line by line;
+            - ``"flat"``: (samples, 784), as :func:`mnist_subset` has them.
+        size: Pixels of a patch's side, which divide 28: 1, 2, 4, 7, 14 or 28.
+
+    Returns:
+        ``(x, y)``: pixels x, float32 in [0, 1], and labels y, int32 of shape (samples,), in the order of
+        :func:`mnist_subset`.
+
+    Raises:
+        ValueError: An argument is none of these.
+
+    Source:
+        As of :func:`mnist_subset`; CC BY-SA 3.0.
+    """
+    x, y = mnist_subset(per_class)
+    return arrange(x, layout, size), y

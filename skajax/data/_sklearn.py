@@ -4,15 +4,18 @@ import importlib
 from types import MappingProxyType
 
 import numpy as np
+from jaxtyping import Float32, Int32
 
 from skajax._checks import require
-from skajax.data._labelled import Labelled
+from skajax.data._layout import arrange
 
 SETS = MappingProxyType({"breast_cancer": None, "digits": 16.0, "iris": None, "wine": None})
 """Names, and the largest value that a feature can have; None: each feature has its own range."""
 
 
-def sklearn(name: str) -> Labelled:
+def sklearn(
+    name: str, layout: str = "flat", *, size: int = 4
+) -> tuple[Float32[np.ndarray, "samples ..."], Int32[np.ndarray, " samples"]]:
     """A data set of scikit-learn's, scaled to [0, 1], class by class; needs no network.
 
     ``"digits"``: 1797 images of 8 x 8 pixels, 10 classes, pixel / 16. ``"breast_cancer"``: 569 samples of 30
@@ -20,14 +23,22 @@ def sklearn(name: str) -> Labelled:
     have different units: each is scaled by its own range, so that its least value is 0 and its largest 1.
 
     Returns ``(x, y)``: x float32 of shape (samples, features), y int32; within a class, in
-    scikit-learn's order.
+    scikit-learn's order. Of the digits, x may have another ``layout``: ``"image"``, (samples, 8, 8, 1);
+    ``"rows"``, sequences (samples, 8, 8) of rows; or ``"patches"``, sequences (samples, (8 / size)², size²)
+    of square patches; as of :func:`mnist`.
 
-    Raises ValueError for another name.
+    Raises ValueError for another name, for a layout that is none, and for measurements as images.
 
     Source: E. Alpaydin and C. Kaynak; W. Wolberg et al.; S. Aeberhard and M. Forina; R. A. Fisher, by way
-    of the UCI Machine Learning Repository, and F. Pedregosa et al., JMLR 12 (2011) 2825-2830.
+    of the UCI Machine Learning Repository (CC BY 4.0), and F. Pedregosa et al., JMLR 12 (2011) 2825-2830.
     """
     require(name in SETS, "name", f"be one of {list(SETS)}", f"it was {name!r}")
+    require(
+        layout == "flat" or name == "digits",
+        "layout",
+        f"be 'flat' for {name}, whose samples are no images",
+        f"it was {layout!r}",
+    )
     datasets = importlib.import_module("sklearn.datasets")  # slow to import
     values, labels = getattr(datasets, f"load_{name}")(return_X_y=True)
     order = np.argsort(labels, kind="stable")
@@ -37,4 +48,4 @@ def sklearn(name: str) -> Labelled:
         x = (x - least) / (x.max(axis=0) - least)
     else:
         x = x / largest
-    return x.astype(np.float32), np.asarray(labels, np.int32)[order]
+    return arrange(x.astype(np.float32), layout, size), np.asarray(labels, np.int32)[order]
