@@ -17,7 +17,7 @@ from skajax.system import System
 
 SATURATED = 0.6713389318617229
 """h(1.5434) in bits: the entropy of a decision where z D'(z), which drives the flow, is largest."""
-DECISIONS = 2**20
+DECISIONS = 2**15
 """Of so many decisions a layer the mean is taken; where there are more, of evenly spaced samples."""
 
 _RULE = (

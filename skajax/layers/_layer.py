@@ -1,5 +1,6 @@
 """What a network asks of its layers, and what a layer need not say."""
 
+import functools
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -75,5 +76,15 @@ def rate_of(layer: Any) -> ScalarLike:
 
 def running(layer: Any) -> Any:
     """The layer as it runs, without what only ``init`` reads."""
-    own = getattr(layer, "running", None)
-    return layer if own is None else own()
+    if not hasattr(layer, "running"):
+        return layer
+    try:
+        hash(layer)
+    except TypeError:  # a layer with arrays of its own
+        return layer.running()
+    return _running(layer)
+
+
+@functools.lru_cache
+def _running(layer: Any) -> Any:
+    return layer.running()
