@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from skajax import layers
 from skajax._checks import require
 from skajax._fingerprint import without_addresses
+from skajax.layers._layer import reads_integers
 from skajax.network import Network
 from skajax.system import State
 
@@ -109,7 +110,8 @@ def _made(
     arrays: Mapping[str, jax.Array], network: Network, inputs: Sequence[int], argument: str
 ) -> Any:
     """What the network makes of inputs of this shape, if that has the arrays of the file."""
-    x = jax.ShapeDtypeStruct((1, *inputs), jnp.float32)
+    dtype = jnp.int32 if reads_integers(network.layers[0]) else jnp.float32
+    x = jax.ShapeDtypeStruct((1, *inputs), dtype)
     made = _initial(network, "its", x)
     for n, entry in enumerate(made):
         there = _shapes(_arrays_of(arrays, n), arrays)

@@ -109,6 +109,8 @@ def _decisions(system: System) -> list[int]:
 def _hint(x: Any) -> str:
     """What to try, by the inputs as they were given."""
     x = as_inputs(x).at(0.0).x
+    if not np.issubdtype(x.dtype, np.floating):
+        return "Try a smaller scale of the weights"
     largest = float(np.max(np.abs(np.asarray(x))))
     pixels = ": x / 255 brings pixel values into [0, 1]" if 100 < largest <= 255 else ""
     return f"{_TRY}; max |x| is {largest:.3g}{pixels}"

@@ -20,6 +20,7 @@ from skajax._saturation import warn_saturated
 from skajax._types import Inputs, SaveTimes, ScalarLike, Weights
 from skajax.energies import AbstractEnergy, Entropy
 from skajax.inputs import Batch, MiniBatches, Moving, as_inputs, shape_of
+from skajax.layers._layer import reads_integers
 from skajax.methods._method import AbstractMethod, Evolution, Request
 from skajax.network import Network, check_inputs, check_weights, expected_knowledge, nothing
 from skajax.observables import Observable, choose
@@ -155,7 +156,13 @@ def check_arguments(
         lambda: f"it was {energy!r}",
     )
     inputs = as_inputs(x)
-    check_inputs(inputs.x if not inputs.moves() else inputs.at(0.0).x)
+    require(
+        not (inputs.moves() and reads_integers(network.layers[0])),
+        "x",
+        f"be at rest, or MiniBatches, for {type(network.layers[0]).__name__}, which reads integers",
+        "it was Moving",
+    )
+    check_inputs(inputs.x if not inputs.moves() else inputs.at(0.0).x, network)
     _check_rule(until)
     require(
         reduction in ("auto", "full", "off"),

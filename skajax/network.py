@@ -13,7 +13,7 @@ from skajax._checks import as_array, as_key, as_number, is_traced, require
 from skajax._modes import cached, working
 from skajax._types import Inputs, Key, PerLayer, Tensors, Weights
 from skajax.layers import Dense, Layer, Stage
-from skajax.layers._layer import decide, inputs_of, learns, rate_of, running
+from skajax.layers._layer import decide, inputs_of, learns, rate_of, reads_integers, running
 
 __all__ = ["Motion", "Network", "Trace", "mlp"]
 
@@ -82,10 +82,11 @@ class Network(eqx.Module):
         """Initial weights, one entry a layer or stage, in x's dtype.
 
         Layer l draws from ``fold_in(key, l)``, l = 0..L-1, so that its weights do not change when
-        layers are put on top of it. Only the shape and dtype of x are read.
+        layers are put on top of it. Only the shape and dtype of x are read; of x of integers, for a
+        first layer or stage that reads them, the weights have JAX's default dtype.
         """
         key, x = as_key("key", key), as_array("x", x)
-        check_inputs(x)
+        check_inputs(x, self)
         below = jax.ShapeDtypeStruct(x.shape, x.dtype)
         weights = []
         for place, layer in enumerate(self.layers):
@@ -310,8 +311,32 @@ def _is_list(value: Any) -> TypeGuard[Sequence[Any]]:
     return sequence or (hasattr(value, "__array__") and np.ndim(value) == 1)
 
 
-def check_inputs(x: jax.Array) -> None:
-    """Refuse inputs that are no batch of samples, or hold NaN or infinity."""
+def check_inputs(x: jax.Array, network: Network | None = None) -> None:
+    """Refuse inputs that are no batch of samples, hold NaN or infinity, or that the network cannot read."""
+    first = None if network is None else network.layers[0]
+    if reads_integers(first):
+        require(
+            jnp.issubdtype(x.dtype, jnp.integer),
+            "x",
+            f"be integers, which {type(first).__name__} reads",
+            f"its dtype was {x.dtype}",
+        )
+    else:
+        _check_numbers(x)
+    require(
+        x.ndim >= 2 and min(x.shape) >= 1,
+        "x",
+        "be a non-empty batch of shape (samples, inputs)",
+        f"its shape was {x.shape}" + (" (x[None, :])" if x.ndim == 1 and x.size else ""),
+    )
+    _check_finite("x", x)
+    check = getattr(first, "check", None)
+    if check is not None and not is_traced(x):
+        with _placed(0, first):
+            check(np.asarray(x))
+
+
+def _check_numbers(x: jax.Array) -> None:
     hint = "were the labels given instead? integers: x.astype('float32')"
     if x.dtype == np.uint8:
         hint = "images: x.astype('float32') / 255"
@@ -327,13 +352,6 @@ def check_inputs(x: jax.Array) -> None:
         "be float32 or float64 inputs",
         f"its dtype was {x.dtype}, in which small steps vanish (x.astype('float32'))",
     )
-    require(
-        x.ndim >= 2 and min(x.shape) >= 1,
-        "x",
-        "be a non-empty batch of shape (samples, inputs)",
-        f"its shape was {x.shape}" + (" (x[None, :])" if x.ndim == 1 and x.size else ""),
-    )
-    _check_finite("x", x)
 
 
 def check_weights(network: Network, weights: Weights, x: Any) -> None:

@@ -389,13 +389,16 @@ def growth_bound(system: System) -> Scalar:
 
         λ = (max(mean ‖x‖², n_l / 4) + 1) / (4 ln 2)
 
-    x are the network's inputs, and n_l the numbers that a hidden layer decides on for one sample.
+    x are the network's inputs (whole numbers, which name something, count 1 each), and n_l the numbers
+    that a hidden layer decides on for one sample.
     """
     zero = jnp.zeros((), system.dtype)
     batch = system.inputs.at(zero)
     Z = expected_knowledge(system.network, batch.x.shape, batch.x.dtype)
     hidden = max((z.size / z.shape[0] / 4 for z in Z[:-1]), default=0.0)
-    size = jnp.sum(jnp.square(batch.x.astype(system.dtype))) / batch.x.shape[0]
+    size = jnp.asarray(batch.x.size / batch.x.shape[0], system.dtype)
+    if jnp.issubdtype(batch.x.dtype, jnp.floating):
+        size = jnp.sum(jnp.square(batch.x)) / batch.x.shape[0]
     return (jnp.maximum(size, hidden) + 1) * (BITS / 4)
 
 

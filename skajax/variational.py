@@ -222,7 +222,7 @@ def onsager_machlup(
     """
 
     x = as_array("x", x)
-    check_inputs(x)
+    check_inputs(x, network)
 
     def distance(t: Scalar) -> PerLayer:
         weights, velocity = _motion(path, t)
@@ -268,7 +268,7 @@ def minimising_movement(
     ``converged`` says that W⁺ - W - dt · flow(W⁺) is at most 100 ``rtol`` of dt times the flow's size.
     """
     weights, x = _checked(network, weights, x)
-    dtype = x.dtype
+    dtype = jax.tree.leaves(weights)[0].dtype
     dt = jnp.asarray(require_positive("dt", dt, "a time step"), dtype)
     tolerance = float(np.sqrt(jnp.finfo(dtype).eps)) if rtol is None else rtol
     tolerance = require_positive("rtol", tolerance, "a tolerance")
@@ -315,7 +315,7 @@ def minimising_movement(
 def _checked(network: Network, weights: Weights, x: Inputs) -> tuple[Weights, Array]:
     """Weights and x as arrays; raises ValueError where one of these does not fit the others."""
     x = as_array("x", x)
-    check_inputs(x)
+    check_inputs(x, network)
     weights = jax.tree.map(lambda leaf: as_array("weights", leaf), weights)
     check_weights(network, weights, x)
     return weights, x

@@ -1,4 +1,4 @@
-"""Stages, which map what the next layer reads: flattening, pooling."""
+"""Stages, which map what the next layer reads: flattening, pooling, embedding."""
 
 import itertools
 
@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import skajax as ska
-from skajax.layers import Flatten, Pool
+from skajax.layers import Embed, Flatten, Pool
 
 KEY = jax.random.key(3)
 
@@ -132,6 +132,114 @@ def test_stages_in_files(tmp_path):
     check.close(back.final.weights, run.final.weights, 0)
 
 
+# Token ids.
+
+IDS = np.array([[0, 3, 1, 1], [2, 2, 4, 0], [4, 1, 0, 3]])
+TABLE = np.random.default_rng(0).normal(size=(5, 3))
+
+
+def test_what_tokens_stand_for(x64):
+    given_, own_, hot = Embed(table=TABLE), Embed(5, 3), Embed(5)
+    weights = own_.init(KEY, jnp.asarray(IDS))
+    assert weights.shape == (5, 3) and hot.init(KEY, jnp.asarray(IDS)) == ()
+    np.testing.assert_array_equal(given_.apply((), IDS), TABLE[IDS])
+    np.testing.assert_array_equal(own_.apply(weights, IDS), np.asarray(weights)[IDS])
+    np.testing.assert_array_equal(hot.apply((), IDS), np.eye(5)[IDS])
+
+
+@pytest.mark.parametrize("width", [4, 7])
+def test_positions_are_the_sinusoids(width, x64):
+    got = Embed(table=np.zeros((5, width)), positions=True).apply((), IDS)
+    for t in range(4):
+        for i in range(width):
+            angle = t / 10000 ** (2 * (i // 2) / width)
+            want = np.sin(angle) if i % 2 == 0 else np.cos(angle)
+            np.testing.assert_allclose(got[:, t, i], want, atol=1e-15)
+
+
+def tokens(embed):
+    """A network on token ids."""
+    x = jnp.asarray(IDS)
+    network = ska.Network(
+        (embed, ska.layers.Flatten(), ska.Dense(4, scale=0.3), ska.Dense(3, scale=0.3))
+    )
+    return network, network.init(KEY, x), x
+
+
+def test_whole_numbers_run_as_what_they_stand_for(x64):
+    """A network on ids is the network on the rows of the table: flow, tangents, records, row space off."""
+    network, weights, x = tokens(Embed(table=TABLE))
+    rest = ska.Network(network.layers[2:])
+    flat = jnp.asarray(TABLE[IDS].reshape(3, -1))
+    check.close(ska.flow(network, weights, x)[2:], ska.flow(rest, weights[2:], flat), 1e-14)
+    for method, asked in (
+        (ska.Euler(0.1), {"steps": 4}),
+        (ska.Adaptive(rtol=1e-9, atol=1e-11), {"t1": 0.4}),
+    ):
+        got = ska.simulate(network, weights, x, method, **asked)
+        want = ska.simulate(rest, weights[2:], flat, method, reduction="off", **asked)
+        for name in ("entropy", "tensor_net", "transport", "knowledge_norm", "output"):
+            if name in want.records:
+                np.testing.assert_allclose(got[name], want[name], rtol=1e-8, atol=1e-10)
+        assert got.stats.rank is None
+
+
+def test_a_table_of_its_own_moves_under_global_energies_alone(x64):
+    network, weights, x = tokens(Embed(5, 3))
+    assert not np.any(np.asarray(ska.flow(network, weights, x)[0]))
+    y = jnp.asarray([0, 1, 2])
+    loss = lambda w: ska.energies.CrossEntropy()(w, network.trace(w, x), ska.Batch(x, y))[-1]
+    want = jax.tree.map(jnp.negative, jax.grad(loss)(weights))
+    got = ska.flow(network, weights, ska.Batch(x, y), ska.energies.CrossEntropy())
+    check.close(got, want, 1e-12)
+    assert float(jnp.abs(got[0]).max()) > 1e-3
+    # Its tangent: what the table's own motion makes of the layers above.
+    velocity = jax.tree.map(lambda w: jnp.cos(w + 1), weights)
+    h = 1e-5
+    at = lambda s: network.forward(jax.tree.map(lambda w, v: w + s * v, weights, velocity), x)
+    difference = jax.tree.map(lambda a, b: (a - b) / (2 * h), at(h), at(-h))
+    check.close(ska.tangents(network, weights, velocity, x), difference, 1e-8)
+
+
+def test_everything_runs_on_whole_numbers(x64, tmp_path):
+    check.check_methods(tokens(Embed(5, 3, positions=True))[0], jnp.asarray(IDS), tmp_path)
+
+
+def test_mini_batches_and_other_precisions_of_ids():
+    network, weights, x = tokens(Embed(5))
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(weights))
+    want = ska.simulate(network, weights, x, ska.Euler(0.1), steps=3)
+    small = ska.simulate(network, weights, IDS.astype(np.uint8), ska.Euler(0.1), steps=3)
+    np.testing.assert_array_equal(small.entropy, want.entropy)
+    turns = ska.MiniBatches(x, size=3, period=0.1)
+    np.testing.assert_allclose(
+        ska.simulate(network, weights, turns, ska.Euler(0.1), steps=3).entropy,
+        want.entropy,
+        rtol=1e-6,
+    )
+
+
+def test_tables_in_files(tmp_path):
+    network, weights, x = tokens(Embed(5, 3, scale=0.5))
+    run = ska.simulate(network, weights, x, ska.Euler(0.1), steps=2)
+    run.save(tmp_path / "run.nc")
+    assert ska.load(tmp_path / "run.nc").network == network
+    network, weights, x = tokens(Embed(table=TABLE.astype("f")))
+    run = ska.simulate(network, weights, x, ska.Euler(0.1), steps=2)
+    run.save(tmp_path / "given.nc")
+    back = ska.load(tmp_path / "given.nc", network=network)
+    check.close(back.final.weights, run.final.weights, 0)
+    np.testing.assert_array_equal(ska.load(tmp_path / "given.nc").entropy, run.entropy)
+
+
+def test_a_token_that_nobody_knows_inside_of_jit():
+    network, weights, x = tokens(Embed(5, 3))
+    run = jax.jit(lambda x: ska.simulate(network, weights, x, ska.Euler(0.1), steps=2))(
+        x.at[0, 0].set(5)
+    )
+    assert not bool(run.outcome.completed)
+
+
 X = jnp.ones((2, 5, 4, 3))
 BAD = {
     "no window": (lambda: Pool(0), "window", "at least 1", "0"),
@@ -145,6 +253,33 @@ BAD = {
     "larger, padded": (lambda: Pool(5, padding="SAME").init(KEY, X), "window", "(5, 4)", "5 for x"),
     "axes": (lambda: Pool((2,)).init(KEY, X), "x", "the window (2,)", "(2, 5, 4, 3)"),
     "flat": (lambda: Pool(2).init(KEY, jnp.ones((2, 5))), "x", "(samples, times", "(2, 5)"),
+    "no vocabulary": (lambda: Embed(0), "vocabulary", "at least 1", "0"),
+    "no table": (lambda: Embed(table=np.ones(3, "f")), "table", "(vocabulary, width)", "(3,)"),
+    "other table": (lambda: Embed(4, table=np.ones((3, 2), "f")), "table", "(4, None)", "(3, 2)"),
+    "unknown": (lambda: tokens(Embed(4)), "x", "0 to 3, a vocabulary of 4", "one was 4 (layers[0] (Embed)"),
+    "negative": (
+        lambda: ska.Network((Embed(5), ska.Dense(3))).init(KEY, -IDS), "x", "vocabulary of 5", "one was -4",
+    ),
+    "unknown, of a run": (
+        lambda: ska.simulate(*tokens(Embed(5))[:2], IDS + 1, ska.Euler(0.1), steps=1),
+        "x", "vocabulary of 5", "one was 5",
+    ),
+    "numbers": (
+        lambda: ska.Network((Embed(5), ska.Dense(3))).init(KEY, np.ones((3, 4), "f")),
+        "x", "be integers, which Embed reads", "float32",
+    ),
+    "times": (lambda: Embed(5).init(KEY, jnp.zeros((2, 3, 4), int)), "x", "(samples, times)", "(2, 3, 4)"),
+    "later": (
+        lambda: ska.Network((Pool(1), Embed(5), ska.Dense(3))).init(KEY, np.ones((3, 4, 1), "f")),
+        "x", "token ids", "layers[1] (Embed)",
+    ),
+    "moving": (
+        lambda: ska.simulate(*tokens(Embed(5))[:2], ska.Moving(lambda t: IDS), ska.Euler(0.1), steps=1),
+        "x", "be at rest", "Moving",
+    ),
+    "images": (
+        lambda: ska.mlp([3]).init(KEY, np.ones((3, 4), np.uint8)), "x", "be floating-point inputs", "/ 255",
+    ),
 }  # fmt: skip
 
 

@@ -1,9 +1,19 @@
 """Layers: a configuration and two pure functions, ``init`` and ``knowledge``; and the stages between them."""
 
 from skajax.layers._dense import Dense, DenseWeights
+from skajax.layers._embed import Embed
 from skajax.layers._flatten import Flatten
 from skajax.layers._layer import Layer, Stage
 from skajax.layers._paced import Paced
 from skajax.layers._pool import Pool
 
-__all__ = ["Dense", "DenseWeights", "Flatten", "Layer", "Paced", "Pool", "Stage"]
+__all__ = [
+    "Dense",
+    "DenseWeights",
+    "Embed",
+    "Flatten",
+    "Layer",
+    "Paced",
+    "Pool",
+    "Stage",
+]

@@ -24,7 +24,11 @@ class Layer(Protocol):
       where that pays;
     - ``rate``: r in dW/dt = -r ∇E (default: 1);
     - ``running()``: the same layer without what only ``init`` reads, so that networks which
-      differ in nothing else share their compiled programs.
+      differ in nothing else share their compiled programs;
+    - ``reads = "integers"``, of the first layer or stage of a network: its x are whole numbers, such as
+      token ids, and its weights are of JAX's default floating-point dtype (default: floating-point x);
+    - ``check(x)``, of the first layer or stage: raises ValueError for values that it cannot read. It is
+      called outside of jit, once for all samples.
     """
 
     def init(self, key: Key, x: Inputs | jax.ShapeDtypeStruct) -> Any:
@@ -41,6 +45,7 @@ class Stage(Protocol):
     """A map between layers that has no knowledge, and no row in the results: a pooling, a flattening.
 
     Its weights, if it has any, move under global energies only; one without returns ``()`` from ``init``.
+    ``reads`` and ``check(x)`` as of a :class:`Layer`.
     """
 
     def init(self, key: Key, x: Inputs | jax.ShapeDtypeStruct) -> Any:
@@ -55,6 +60,11 @@ class Stage(Protocol):
 def learns(item: object) -> bool:
     """Whether this is a layer, and not a stage."""
     return hasattr(item, "knowledge")
+
+
+def reads_integers(item: object) -> bool:
+    """Whether a layer or stage takes whole numbers for its inputs."""
+    return getattr(item, "reads", None) == "integers"
 
 
 def inputs_of(layer: Any, weights: Any, below: Any) -> Any:

@@ -42,6 +42,17 @@ class Paced:
         """The layer's, if it can be simulated in the row space of its inputs."""
         return getattr(self.layer, "rows", None)
 
+    @property
+    def reads(self) -> str | None:
+        """The layer's: "integers", or None for floating-point inputs."""
+        return getattr(self.layer, "reads", None)
+
+    def check(self, x: Inputs) -> None:
+        """The layer's check of known inputs, if it has one."""
+        own = getattr(self.layer, "check", None)
+        if own is not None:
+            own(x)
+
     def init(self, key: Key, x: Inputs | jax.ShapeDtypeStruct) -> Any:
         """The layer's."""
         return self.layer.init(key, x)

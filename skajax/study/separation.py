@@ -167,7 +167,7 @@ def separation(
     Everything is computed in float64: a deep layer's D differ, at the start, by less than float32 holds.
     """
     x = as_array("x", x)
-    check_inputs(x)
+    check_inputs(x, network)
     weights = jax.tree.map(lambda leaf: as_array("weights", leaf), weights)
     check_weights(network, weights, x)
     labels = np.asarray(unmasked("y", y))

@@ -168,7 +168,7 @@ def look(
     # One for all lanes with this batch: what they read is there once.
     rotates = method.rotates and isinstance(inputs, Batch) and not energy.reads_weights
     rows = arguments.make(
-        ("rows", keys["x"], running.layers[0], rotates),
+        ("rows", keys["x"], getattr(running.layers[0], "rows", None), rotates),
         lambda: (find_rows(running, inputs.x, reduction) if rotates else None,),
     )[0]
     steps, cost = arguments.make(
@@ -271,7 +271,7 @@ def _knowledge(spec: Spec) -> Any:
 
 def _bytes(spec: Spec, mesh: Mesh | None) -> tuple[int, int]:
     """What a block takes on a device: whatever its width, and for each of its lanes."""
-    size = spec.x.dtype.itemsize
+    size = weights_dtype_of(spec.x).itemsize
     width = lambda shape: sum(
         leaf.size for leaf in jax.tree.leaves(expected_weights(spec.network, shape, spec.x.dtype))
     )
@@ -304,7 +304,7 @@ def _arrays(method: AbstractMethod, net: bool) -> tuple[float | int, float]:
 
 def _records(spec: Spec) -> int:
     """What a lane's records take."""
-    return _rows(spec) * _record(spec) * spec.x.dtype.itemsize
+    return _rows(spec) * _record(spec) * weights_dtype_of(spec.x).itemsize
 
 
 def _rows(spec: Spec) -> int:
