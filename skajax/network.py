@@ -14,6 +14,7 @@ from skajax._modes import cached, working
 from skajax._types import Inputs, Key, PerLayer, Tensors, Weights
 from skajax.layers import Dense, Layer, Stage
 from skajax.layers._layer import decide, inputs_of, learns, rate_of, reads_integers, running
+from skajax.layers._routing import Route, balanced, flat
 
 __all__ = ["Motion", "Network", "Trace", "mlp"]
 
@@ -51,19 +52,29 @@ class Network(eqx.Module):
 
     Among the layers there may be stages, which have no knowledge (:class:`skajax.layers.Stage`): they
     map what the layer above reads. ``weights`` have an entry for each, results a row for layers only.
+    A :class:`skajax.layers.Residual` or :class:`skajax.layers.Merge` stands in ``layers`` as the items that
+    it is made of.
     """
 
-    layers: tuple[Any, ...]
+    layers: tuple[Any, ...] = eqx.field(
+        converter=lambda items: tuple(flat(items)) if isinstance(items, tuple) else items
+    )
 
     def __check_init__(self) -> None:
         """Refuse what is no stack of layers."""
         require(
             isinstance(self.layers, tuple)
             and any(isinstance(layer, Layer) for layer in self.layers)
-            and all(isinstance(layer, Layer | Stage) for layer in self.layers),
+            and all(isinstance(layer, Layer | Stage | Route) for layer in self.layers),
             "layers",
             "be a tuple of layers (with init and knowledge) and stages (init and apply), of which at"
             " least one is a layer",
+            f"it was {self.layers!r}",
+        )
+        require(
+            balanced(self.layers),
+            "layers",
+            "have one Join for each Hold, above it, and Swap between them",
             f"it was {self.layers!r}",
         )
 
@@ -88,12 +99,12 @@ class Network(eqx.Module):
         key, x = as_key("key", key), as_array("x", x)
         check_inputs(x, self)
         below = jax.ShapeDtypeStruct(x.shape, x.dtype)
-        weights = []
+        weights, held = [], ()
         for place, layer in enumerate(self.layers):
             with _placed(place, layer):
                 made = layer.init(jax.random.fold_in(key, place), below)
                 weights.append(made if jax.tree.leaves(made) else nothing(x.dtype))
-                below = _outputs(layer, weights[-1], below)
+                held, below = outputs(layer, weights[-1], held, below)
         return tuple(weights)
 
     def trace(self, weights: Weights, x: Inputs, decided: Tensors | None = None) -> Trace:
@@ -101,9 +112,12 @@ class Network(eqx.Module):
 
         With ``decided``, layers read those decisions of the layers below, instead of what these decide now.
         """
-        inputs, Z, D = [], [], []
+        inputs, Z, D, held = [], [], [], ()
         for place, layer in enumerate(self.layers):
             with _placed(place, layer):
+                if isinstance(layer, Route):
+                    held, x = layer.route(held, x, lambda join, a, b: join(a, b))
+                    continue
                 if not learns(layer):
                     x = layer.apply(weights[place], x)
                     continue
@@ -152,9 +166,14 @@ class Network(eqx.Module):
         Of each layer apart by what moves it: its own weights, and what it takes as given. ``xdot=None``: the
         inputs rest.
         """
-        traced, moved = [], []
+        traced, moved, held = [], [], ()
         for place, layer in enumerate(self.layers):
             w, wdot = weights[place], velocity[place]
+            if isinstance(layer, Route):
+                held, (x, xdot) = layer.route(
+                    held, (x, xdot), lambda join, *pairs: _push(join, *zip(*pairs, strict=True))
+                )
+                continue
             if not learns(layer):
                 x, xdot = _push(layer.apply, (w, x), (wdot if _has_numbers(w) else None, xdot))
                 continue
@@ -254,15 +273,17 @@ def _push(function: Callable[..., Any], primals: Any, tangents: Any) -> tuple[An
     return jax.jvp(of_moving, tuple(primals[n] for n in moving), tuple(tangents[n] for n in moving))
 
 
-def _outputs(layer: Any, weights: Any, below: Any) -> Any:
-    """Shape and dtype of what the layer above will read."""
+def outputs(layer: Any, weights: Any, held: tuple[Any, ...], below: Any) -> tuple[Any, Any]:
+    """Shapes and dtypes of what waits to be joined, and of what the layer above will read."""
+    if isinstance(layer, Route):
+        return layer.route(held, below, jax.eval_shape)
 
     def read(weights: Any, below: Any) -> Any:
         if not learns(layer):
             return layer.apply(weights, below)
         return decide(layer, layer.knowledge(weights, inputs_of(layer, weights, below)))
 
-    return jax.eval_shape(read, weights, below)
+    return held, jax.eval_shape(read, weights, below)
 
 
 def mlp(

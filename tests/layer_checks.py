@@ -33,8 +33,11 @@ def local_flow(network, weights, x):
     hold = jax.lax.stop_gradient
 
     def total(weights):
-        below, energy = x, 0.0
+        below, energy, held = x, 0.0, ()
         for layer, w in zip(network.layers, weights, strict=True):
+            if hasattr(layer, "route"):
+                held, below = layer.route(held, below, lambda join, a, b: join(a, b))
+                continue
             if not hasattr(layer, "knowledge"):
                 below = layer.apply(hold(w), below)
                 continue

@@ -6,14 +6,20 @@ from skajax.layers._flatten import Flatten
 from skajax.layers._layer import Layer, Stage
 from skajax.layers._paced import Paced
 from skajax.layers._pool import Pool
+from skajax.layers._routing import Hold, Join, Merge, Residual, Swap
 
 __all__ = [
     "Dense",
     "DenseWeights",
     "Embed",
     "Flatten",
+    "Hold",
+    "Join",
     "Layer",
+    "Merge",
     "Paced",
     "Pool",
+    "Residual",
     "Stage",
+    "Swap",
 ]
