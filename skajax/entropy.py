@@ -9,7 +9,7 @@ Forward-Only Neural Learning", arXiv:2504.03214 (2025).
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,8 @@ __all__ = [
     "decision_derivative",
     "entropy",
     "entropy_gradient",
+    "growth_rate",
+    "hidden_growth",
     "lagrangian",
     "tensor_net_potential",
     "tensor_net_rate",
@@ -105,6 +107,20 @@ def _entropy_gradient_jvp(
     (z,), (zdot,) = primals, tangents
     gradient = entropy_gradient(z)
     return gradient, -(BITS * decision_derivative(z) + gradient * jnp.tanh(z / 2)) * zdot
+
+
+def growth_rate(kernel: RealLike) -> Any:
+    """λ = K / (4 ln 2), while |z| is small: ∇_z H = -z / (4 ln 2) there, and ż = K z / (4 ln 2) (eq. 3, 31).
+
+    ``kernel`` is an eigenvalue K of J Jᵀ / B, J = ∂z/∂w, a number or an array; or that number's bound. Of a
+    dense layer that reads the same x in each sample it is |x|² + 1, of which the bias makes the 1.
+    """
+    return kernel * (BITS / 4)
+
+
+def hidden_growth(inputs: int) -> float:
+    """λ = (n / 4 + 1) / (4 ln 2), of a dense layer that reads n decisions of 1/2, as all are at first."""
+    return growth_rate(inputs / 4 + 1)
 
 
 def _tail(z: RealLike) -> tuple[Array, Array, Array]:

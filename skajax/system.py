@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from skajax._types import Array, Bool, Inputs, PerLayer, Scalar, ScalarLike, Tensors, Weights
 from skajax.energies import AbstractEnergy, Entropy, Sum
-from skajax.entropy import BITS
+from skajax.entropy import BITS, growth_rate
 from skajax.inputs import Batch, shape_of
 from skajax.network import Network, Trace, expected_knowledge, inner, matrices
 from skajax.reduction import RowSpace
@@ -399,7 +399,7 @@ def growth_bound(system: System) -> Scalar:
     size = jnp.asarray(batch.x.size / batch.x.shape[0], system.dtype)
     if jnp.issubdtype(batch.x.dtype, jnp.floating):
         size = jnp.sum(jnp.square(batch.x)) / batch.x.shape[0]
-    return (jnp.maximum(size, hidden) + 1) * (BITS / 4)
+    return growth_rate(jnp.maximum(size, hidden) + 1)
 
 
 def square(tree: Any) -> Scalar:

@@ -1,6 +1,5 @@
 """Characteristic times over many architectures and data: prediction against measurement."""
 
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -19,6 +18,7 @@ from skajax._progress import each
 from skajax._simulate import simulate
 from skajax._types import Float, Weights
 from skajax._version import versions
+from skajax.entropy import hidden_growth
 from skajax.methods import Adaptive
 from skajax.network import Network, mlp
 from skajax.plot import predicted_times
@@ -162,9 +162,8 @@ def _problem(setting: Setting) -> tuple[Network, Weights, Float[np.ndarray, "sam
 def _measured(setting: Setting) -> xr.Dataset:
     """Times read off the run, and the curves themselves."""
     network, weights, x = _problem(setting)
-    gram = x.astype(float) @ x.T.astype(float) + 1
-    leading = float(np.linalg.eigvalsh(gram)[-1]) / (4 * math.log(2) * len(x))
-    rates = [leading, *((n / 4 + 1) / (4 * math.log(2)) for n in setting.widths[:-1])]
+    leading = float(timescales.spectrum(x, 1).rates[0])
+    rates = [leading, *map(hidden_growth, setting.widths[:-1])]
     size = np.asarray([np.sqrt(np.mean(np.square(z))) for z in network.forward(weights, x)[0]])
     run = _to_beyond_the_peaks(
         lambda end: _run(setting, weights, x, np.geomspace(0.03 / max(rates), end, RECORDS - 1)),

@@ -2,17 +2,22 @@
 
 - :func:`measure`: the times that a run shows, by a registry of definitions; :func:`spread` and
   :func:`rank`: which of them are intrinsic; :func:`decay`: the power law of late times.
-- :func:`spectrum`: the growth rates of a batch, while knowledge is small.
-- :func:`linear`: the flow in closed form there.
+- :func:`growth`: the growth rates of any layer and energy, without a Jacobian.
+- :func:`spectrum`: those of a batch that dense layers read, with all modes; :func:`linear`: the flow in
+  closed form, while knowledge is small.
 - :func:`predict`: each layer's time of peak flow, and its curves, from a reduced model.
 - :func:`design`: the initial scales, or rates, for which layers peak at wanted times.
 - :func:`schedule`: how long to train, and in what steps, before training.
+
+:func:`linear`, :func:`predict`, :func:`design` and :func:`schedule` are of dense sigmoid layers under their
+local entropy; of other layers and energies :func:`growth` gives the rates.
 
 Every time is in the unit of the flow's: in a run of fixed steps, the number of steps times dt.
 """
 
 from skajax.timescales._decay import PowerLaw, decay, power_law
 from skajax.timescales._design import Design, design
+from skajax.timescales._growth import Growth, growth
 from skajax.timescales._intrinsic import rank, spread
 from skajax.timescales._linear import linear
 from skajax.timescales._measured import (
@@ -34,6 +39,7 @@ __all__ = [
     "DEFINITIONS",
     "Definition",
     "Design",
+    "Growth",
     "PowerLaw",
     "Prediction",
     "Schedule",
@@ -44,6 +50,7 @@ __all__ = [
     "decay",
     "design",
     "entropy_left",
+    "growth",
     "linear",
     "measure",
     "power_law",

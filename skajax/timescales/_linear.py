@@ -8,10 +8,11 @@ import jax.numpy as jnp
 
 from skajax._checks import as_array, is_traced, require
 from skajax._types import Array, Float, Inputs, Scalar, ScalarLike, Weights
+from skajax.entropy import growth_rate, hidden_growth
 from skajax.layers import DenseWeights
 from skajax.network import Network, check_inputs, check_weights
 from skajax.system import State, state
-from skajax.timescales._spectrum import FOUR_LN2, spectrum
+from skajax.timescales._spectrum import spectrum
 from skajax.timescales._thin import dense_layers, pace
 
 
@@ -85,7 +86,7 @@ def _drifted(
     inputs = w.shape[0] - 1
     v = jnp.append(jnp.full(inputs, 0.5, w.dtype), jnp.ones(1, w.dtype))
     length = math.sqrt(inputs / 4 + 1)
-    rate = own * (length**2 / FOUR_LN2)
+    rate = own * hidden_growth(inputs)
     unit, along = v / length, v @ w / length  # v̂ and v̂ᵀw
     c = jnp.concatenate([terms, jnp.zeros((len(terms), 1), w.dtype)], axis=1)
     # ∫ e^{μ(t-s)+λs} ds, e^{μt} ∫ e^{λs} ds and ∫ e^{(μ+λ)s} ds, from 0 to t.
@@ -96,7 +97,7 @@ def _drifted(
     c_unit = c @ unit
     onto_v = chasing @ (c @ w) + ((steady - chasing) @ c_unit) * along
     onto_c = both @ c + ((steady - both) @ c_unit) * unit
-    first = length * (jnp.outer(unit, onto_v) + jnp.outer(onto_c, along)) * (own / FOUR_LN2)
+    first = length * (jnp.outer(unit, onto_v) + jnp.outer(onto_c, along)) * growth_rate(own)
     now = w + (grown - 1) * jnp.outer(unit, along) + first
     return now, (rate[None], (length * along / 4)[None])
 

@@ -1,7 +1,5 @@
 """How fast knowledge grows while it is small: the spectrum of the batch."""
 
-import math
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -11,17 +9,12 @@ import numpy as np
 
 from skajax._checks import as_array, is_traced, is_whole, require
 from skajax._types import Array, Float, Inputs, Scalar
+from skajax.entropy import growth_rate
 from skajax.network import check_inputs
+from skajax.timescales._krylov import EXACT, largest
 
-FOUR_LN2 = 4 * math.log(2.0)
 DENSE = 2048
 """Up to so many samples, or inputs, the whole spectrum costs no more than a few of its modes."""
-
-SPARE = 8
-"""Vectors of a block beyond the modes that are wanted."""
-EXACT = 1e-12
-"""Residual of a mode, relative to the largest s²: of float64 it is rounding, or nearly."""
-ITERATIONS = 500
 
 
 class Spectrum(eqx.Module):
@@ -67,6 +60,12 @@ def spectrum(x: Inputs, rank: int | None = None) -> Spectrum:
     """
     x = as_array("x", x)
     check_inputs(x)
+    require(
+        x.ndim == 2,
+        "x",
+        "be of shape (samples, inputs), as a dense layer reads it",
+        f"its shape was {x.shape} (skajax.timescales.growth has the rates of any layer)",
+    )
     most = min(x.shape[0], x.shape[1] + 1)
     require(
         rank is None or (is_whole(rank) and rank <= most),
@@ -97,7 +96,8 @@ def _on_host(x: np.ndarray, rank: int, dtype: Any) -> Spectrum:
     rows, leading = _rows(extended), None
     # To iterate pays off for a small part of a large spectrum.
     if len(rows) > DENSE and 4 * rank <= len(rows):
-        leading = _leading(lambda v: rows @ (rows.T @ v), len(rows), rank)
+        squares, vectors, error = largest(lambda v: rows @ (rows.T @ v), len(rows), rank, EXACT)
+        leading = (squares, vectors) if error <= EXACT * squares[0] else None
     if leading is None:
         squares, vectors = np.linalg.eigh(rows @ rows.T)
         leading = squares[::-1][:rank], vectors[:, ::-1][:, :rank]
@@ -127,43 +127,9 @@ def _complete(extended: Any, squares: Any, vectors: Any, dtype: Any, xp: Any) ->
     lengths = (extended**2).sum(axis=1)
     tail = lengths - (coordinates**2).sum(axis=1)
     return {
-        "rates": xp.where(live, squares, 0) / (FOUR_LN2 * extended.shape[0]),
+        "rates": growth_rate(xp.where(live, squares, 0) / extended.shape[0]),
         "modes": modes,
         "directions": directions,
         "coordinates": coordinates,
         "tail": xp.where(tail > 1e-5 * lengths, tail, 0),
     }
-
-
-def _leading(
-    apply: Callable[[np.ndarray], np.ndarray], size: int, rank: int
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """The largest eigenvalues of a positive matrix and their vectors, by Krylov's spaces of a block.
-
-    A block of more vectors than are wanted, because from a single one (Lanczos) there is no telling how
-    often an eigenvalue occurs: of one-hot inputs, or of rows that are repeated, many are equal.
-    """
-    import scipy.linalg
-
-    block = rank + SPARE
-    basis, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(size, min(block, size))))
-    images = apply(basis)
-    for _ in range(ITERATIONS):
-        squares, turn = np.linalg.eigh(basis.T @ images)
-        squares, turn = squares[::-1], turn[:, ::-1]
-        vectors = basis @ turn[:, :block]
-        rest = images @ turn[:, :block] - vectors * squares[:block]
-        error = np.linalg.norm(rest[:, :rank], axis=0).max()
-        if error <= EXACT * squares[0]:
-            return squares[:rank], vectors[:, :rank]
-        if basis.shape[1] > 8 * block:  # go on from the best of what there is
-            basis, images = basis @ turn[:, : 3 * block], images @ turn[:, : 3 * block]
-        for _ in range(2):
-            rest = rest - basis @ (basis.T @ rest)
-            decomposed: Any = scipy.linalg.qr(rest, mode="economic", pivoting=True)
-            rest, triangle, _ = decomposed
-            rest = rest[:, np.abs(np.diag(triangle)) > 1e-14 * squares[0]]
-        if not rest.shape[1]:
-            return squares[:rank], vectors[:, :rank]
-        basis, images = np.hstack([basis, rest]), np.hstack([images, apply(rest)])
-    return None

@@ -10,11 +10,11 @@ import numpy as np
 
 from skajax._checks import is_whole, require
 from skajax._types import Array, Float, Inputs, Int, Key, PerLayer, Weights
-from skajax.entropy import decision
+from skajax.entropy import decision, hidden_growth
 from skajax.layers import Dense, Paced
 from skajax.network import Network
 from skajax.timescales._reduced import Thin
-from skajax.timescales._spectrum import FOUR_LN2, Spectrum
+from skajax.timescales._spectrum import Spectrum
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,17 +33,18 @@ class Size:
 
 
 def dense_layers(network: Network) -> tuple[Dense, ...]:
-    """The network's layers as the dense layers that they are, at whatever rate they learn."""
+    """The network's layers as the dense sigmoid layers that they are, at whatever rate they learn."""
     require(isinstance(network, Network), "network", "be a Network", f"it was {network!r}")
     found = []
     for number, layer in enumerate(network.layers, start=1):
         dense = layer.layer if isinstance(layer, Paced) else layer
-        # What a kernel x xᵀ + 1 is known for.
+        # What a kernel x xᵀ + 1, and hidden layers that read D = σ(z), are known for.
         require(
-            isinstance(dense, Dense),
+            isinstance(dense, Dense) and dense.decision == "sigmoid",
             "network",
-            "have dense layers only",
-            f"layer {number} was {type(layer).__name__}",
+            "have dense layers with sigmoid decisions only (skajax.timescales.growth gives the growth"
+            " rates of any layer)",
+            f"layer {number} was {dense!r}",
         )
         found.append(dense)
     return tuple(found)
@@ -165,7 +166,7 @@ def _thin(
 ) -> Thin:
     samples = x.shape[0] / points.shape[0]
     neurons = [n / W.shape[1] for n, (W, _) in zip(stack.widths, weights, strict=True)]
-    hidden = [(n / 4 + 1) / FOUR_LN2 for n in stack.widths[:-1]]
+    hidden = [hidden_growth(n) for n in stack.widths[:-1]]
     leading = jnp.append(known.rates[0], jnp.asarray(hidden, x.dtype))
     return Thin(
         x=points,
