@@ -6,6 +6,7 @@ from skajax.layers._flatten import Flatten
 from skajax.layers._layer import Layer, Stage
 from skajax.layers._paced import Paced
 from skajax.layers._pool import Pool
+from skajax.layers._recurrent import GatedWeights, Recurrent, RecurrentWeights
 from skajax.layers._routing import Hold, Join, Merge, Residual, Swap
 
 __all__ = [
@@ -13,12 +14,15 @@ __all__ = [
     "DenseWeights",
     "Embed",
     "Flatten",
+    "GatedWeights",
     "Hold",
     "Join",
     "Layer",
     "Merge",
     "Paced",
     "Pool",
+    "Recurrent",
+    "RecurrentWeights",
     "Residual",
     "Stage",
     "Swap",

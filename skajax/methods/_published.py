@@ -39,6 +39,10 @@ class Published(Method):
     pass 1 has no flow, there are K - 1 records, and the run ends K - 1 updates after its start.
     ``simulate`` takes t1 = K dt, or steps = K; the paper's T = 0.5 is t1.
 
+    Of a recurrent layer (:class:`skajax.layers.Recurrent`) only what it reads from below lags so. Its own
+    decisions at the steps before, D_{t-1}, are made anew in pass k, by the weights of pass k, from x: neither
+    those of the pass before, nor, in a hidden layer, those that pass k records.
+
     Differs from :class:`Euler` in two terms of order dt: the ΔD in g, and the input that lags one
     pass behind. Both vanish with dt, so its limit is the same ODE, with order 1.
     """
