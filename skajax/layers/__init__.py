@@ -1,5 +1,6 @@
 """Layers: a configuration and two pure functions, ``init`` and ``knowledge``; and the stages between them."""
 
+from skajax.layers._conv import Conv, ConvWeights
 from skajax.layers._dense import Dense, DenseWeights
 from skajax.layers._embed import Embed
 from skajax.layers._flatten import Flatten
@@ -10,6 +11,8 @@ from skajax.layers._recurrent import GatedWeights, Recurrent, RecurrentWeights
 from skajax.layers._routing import Hold, Join, Merge, Residual, Swap
 
 __all__ = [
+    "Conv",
+    "ConvWeights",
     "Dense",
     "DenseWeights",
     "Embed",

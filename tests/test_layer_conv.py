@@ -1,0 +1,257 @@
+"""The convolution: a dense layer on patches; Equinox's; and what every layer must show."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import layer_checks as checks
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import skajax as ska
+from skajax.layers import Conv, ConvWeights
+
+
+def patches(layer, x):
+    """What the layer reads at every position: (samples, positions, *window, channels), in NumPy."""
+    space = x.shape[1:-1]
+    spans = [(w - 1) * d + 1 for w, d in zip(layer.window, layer.dilation, strict=True)]
+    pads = layer.padding
+    if pads == "VALID":
+        pads = [(0, 0)] * len(space)
+    elif pads == "SAME":
+        wants = [
+            max((-(-n // s) - 1) * s + span - n, 0)
+            for n, s, span in zip(space, layer.strides, spans, strict=True)
+        ]
+        pads = [(want // 2, want - want // 2) for want in wants]
+    x = np.pad(x, [(0, 0), *pads, (0, 0)])
+    axes = tuple(range(1, len(space) + 1))
+    views = np.lib.stride_tricks.sliding_window_view(x, spans, axis=axes)
+    views = views[(slice(None), *(slice(None, None, s) for s in layer.strides))]
+    views = views[(..., *(slice(None, None, d) for d in layer.dilation))]
+    return np.moveaxis(views, len(space) + 1, -1), np.array(views.shape[1 : len(space) + 1])
+
+
+@st.composite
+def convolutions(draw):
+    axes = draw(st.integers(1, 2))
+    numbers = lambda most: tuple(draw(st.integers(1, most)) for _ in range(axes))
+    groups = draw(st.integers(1, 3))
+    pads = tuple((draw(st.integers(0, 2)), draw(st.integers(0, 2))) for _ in range(axes))
+    arguments = {
+        "channels": groups * draw(st.integers(1, 2)),
+        "window": numbers(3),
+        "strides": numbers(3),
+        "dilation": numbers(2),
+        "padding": draw(st.sampled_from(["VALID", "SAME", pads])),
+        "groups": groups,
+    }
+    space = tuple(draw(st.integers(5, 7)) for _ in range(axes))
+    return arguments, (draw(st.integers(1, 4)), *space, groups * draw(st.integers(1, 2)))
+
+
+@given(convolutions(), st.integers(0, 100))
+@settings(max_examples=12)
+def test_it_is_a_linear_map_of_patches(x64, problem, seed):
+    """In NumPy: z of each position is its patch's, and the flow the sum over positions."""
+    arguments, shape = problem
+    layer = Conv(**arguments, scale=0.5)
+    rng = np.random.default_rng(seed)
+    x, network = rng.normal(size=shape), ska.Network((layer,))
+    inputs, outputs = (n // layer.groups for n in (shape[-1], layer.channels))
+    W = rng.normal(scale=0.5, size=(*layer.window, inputs, layer.channels))
+    b = rng.normal(size=layer.channels)
+    run = jax.jit(lambda w, x: (layer.knowledge(w, x), ska.flow(network, (w,), x)))
+    z, ((W_flow, b_flow),) = run(ConvWeights(W, b), x)
+    views, positions = patches(layer, x)
+    assert z.shape == (shape[0], *positions, layer.channels)
+    for g in range(layer.groups):
+        mine = slice(g * outputs, (g + 1) * outputs)
+        read = views[..., g * inputs : (g + 1) * inputs].reshape(shape[0] * positions.prod(), -1)
+        want = read @ W[..., mine].reshape(-1, outputs) + b[mine]
+        D = 1 / (1 + np.exp(-want))
+        gradient = -want * D * (1 - D) / np.log(2)
+        for got, exact in (
+            (z[..., mine].reshape(want.shape), want),
+            (W_flow[..., mine].reshape(-1, outputs), -read.T @ gradient / shape[0]),
+            (b_flow[mine], -gradient.sum(0) / shape[0]),
+        ):
+            np.testing.assert_allclose(got, exact, rtol=1e-12, atol=1e-12)
+
+
+def test_it_is_a_dense_layer_on_patches(x64):
+    """Dense averages its flow over rows, which here are positions of samples: positions add up."""
+    layer = Conv(6, (3, 2), strides=(2, 1), padding="SAME", scale=0.5)
+    x = jax.random.normal(jax.random.key(0), (4, 6, 5, 2), float)
+    conv, dense = ska.Network((layer,)), ska.Network((ska.Dense(6),))
+    ((W, b),) = weights = conv.init(jax.random.key(1), x)
+    views, positions = patches(layer, np.asarray(x))
+    unfolded = (ska.DenseWeights(W.reshape(-1, 6), b),), jnp.asarray(views.reshape(-1, 12))
+    z, Z = conv.forward(weights, x)[0][0], dense.forward(*unfolded)[0][0]
+    np.testing.assert_allclose(z.reshape(-1, 6), Z, rtol=1e-12, atol=1e-12)
+    (got,), (want,) = ska.flow(conv, weights, x), ska.flow(dense, *unfolded)
+    many = float(positions.prod())
+    np.testing.assert_allclose(got.W.reshape(-1, 6), many * want.W, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(got.b, many * want.b, rtol=1e-12, atol=1e-12)
+
+
+EQUINOX = {
+    "1-D": (Conv(6, 3), (3, 9, 4)),
+    "1-D, strided": (Conv(6, 4, strides=2, padding=((2, 1),), groups=2), (3, 9, 4)),
+    "2-D": (Conv(6, (3, 2)), (3, 8, 9, 4)),
+    "2-D, all": (
+        Conv(6, (3, 2), strides=(2, 1), padding=((1, 2), (0, 1)), dilation=(2, 3), groups=2),
+        (3, 8, 9, 4),
+    ),
+    "2-D, SAME": (Conv(6, (3, 3), padding="SAME"), (3, 8, 9, 4)),
+}
+
+
+@pytest.mark.parametrize("case", EQUINOX)
+def test_equinox_has_the_same_knowledge(case):
+    layer, shape = EQUINOX[case]
+    kind = {1: eqx.nn.Conv1d, 2: eqx.nn.Conv2d}[len(layer.window)]
+    theirs = kind(
+        shape[-1], layer.channels, layer.window, layer.strides, layer.padding, layer.dilation,
+        layer.groups, key=jax.random.key(0),
+    )  # fmt: skip
+    W = jnp.moveaxis(theirs.weight, (0, 1), (-1, -2))
+    x = jax.random.normal(jax.random.key(1), shape)
+    z = layer.knowledge(ConvWeights(W, theirs.bias.reshape(-1)), x)
+    want = jnp.moveaxis(jax.vmap(theirs)(jnp.moveaxis(x, -1, 1)), 1, -1)
+    assert z.dtype == jnp.float32
+    np.testing.assert_allclose(z, want, rtol=1e-6, atol=1e-6)
+
+
+def images():
+    """Two convolutions and a dense layer on top."""
+    x = 0.5 * jax.random.uniform(jax.random.key(2), (5, 5, 4, 2), float)
+    layers = (
+        Conv(4, (3, 3), scale=0.3, padding="SAME", groups=2),
+        Conv(3, (3, 2), strides=2, scale=0.3),
+        ska.layers.Flatten(),
+        ska.Dense(4, scale=0.2),
+    )
+    network = ska.Network(layers)
+    return network, network.init(jax.random.key(3), x), x
+
+
+def sequences():
+    """The same along one axis."""
+    x = 0.5 * jax.random.uniform(jax.random.key(4), (5, 12, 2), float)
+    layers = (
+        Conv(4, 3, scale=0.3, dilation=2),
+        Conv(3, 2, strides=2, scale=0.3, padding=((1, 0),)),
+        ska.layers.Flatten(),
+        ska.Dense(4, scale=0.2),
+    )
+    network = ska.Network(layers)
+    return network, network.init(jax.random.key(5), x), x
+
+
+each_problem = pytest.mark.parametrize("problem", [images, sequences])
+
+
+@each_problem
+def test_flow_walls_and_tangents(problem, x64):
+    network, weights, x = problem()
+    checks.check_local_flow(network, weights, x)
+    checks.check_wall(network, weights, x)
+    checks.check_tangents(network, weights, x)
+
+
+@each_problem
+def test_entropy_net_and_balance(problem, x64):
+    checks.check_closed_forms(*problem(), t1=0.25)
+
+
+def test_every_layer_has_its_peak(x64):
+    network, weights, x = images()
+    run = ska.simulate(network, weights, x, ska.Adaptive(rtol=1e-6, atol=1e-8), t1=8.0, dense=True)
+    peaks = ska.landmarks.peaks(run)
+    assert [p.layer for p in peaks] == [1, 2, 3] and all(p.interior for p in peaks)
+
+    @jax.jit
+    def flows(weights):
+        Zdot, _ = ska.tangents(network, weights, ska.flow(network, weights, x), x)
+        return jnp.stack([jnp.linalg.norm(zdot.ravel()) for zdot in Zdot])
+
+    for peak in peaks:
+        before, there, after = (
+            float(flows(run.at(peak.t * s).weights)[peak.layer - 1]) for s in (0.98, 1.0, 1.02)
+        )
+        assert before < there > after
+        assert there == pytest.approx(peak.value, rel=1e-6)
+
+
+def test_a_file_tells_the_layer(tmp_path):
+    network = ska.Network((Conv(2, (2, 2), padding=((1, 0), (0, 1))), Conv(2, (2, 2), strides=2)))
+    x = jax.random.uniform(jax.random.key(0), (3, 5, 5, 1))
+    weights = network.init(jax.random.key(1), x)
+    ska.simulate(network, weights, x, ska.Euler(0.1), steps=2).save(tmp_path / "run.nc")
+    back = ska.load(tmp_path / "run.nc")
+    assert back.network == network
+    assert isinstance(back.final.weights[0], ConvWeights)
+
+
+def test_one_number_stands_for_all_axes(untyped):
+    assert Conv(2, (3, 3), strides=2) == Conv(2, (3, 3), strides=(2, 2), dilation=(1, 1))
+    assert Conv(2, 3) == Conv(np.int32(2), [np.int32(3)]) != Conv(2, (3, 3))
+    assert Conv(2, 3, scale=1.0, bias=2.0).running() == Conv(2, 3)
+
+
+BAD = {
+    "channels": ({"channels": 0}, "channels must be a whole number"),
+    "three axes": ({"window": (3, 3, 3)}, r"window must .* 1 or 2 axes, but it was \(3, 3, 3\)"),
+    "no number": ({"window": "3"}, "window must be a whole number of positions"),
+    "a fraction": ({"window": (2.5, 3)}, "window must be a whole number of positions"),
+    "strides": ({"strides": 0}, "strides must be a whole number, at least 1"),
+    "axes": ({"dilation": (1,)}, r"dilation must .* each axis of the window \(3, 3\), but it was"),
+    "padding": ({"padding": "same"}, "padding must be 'VALID', 'SAME' or pairs .* was 'same'"),
+    "one pair": ({"padding": ((1, 1),)}, "padding must .* one for each axis"),
+    "no pairs": ({"padding": (1, 1)}, "padding must .* pairs"),
+    "negative": ({"padding": ((1, 1), (-1, 0))}, "padding must .* whole numbers"),
+    "groups": ({"groups": 3}, "groups must divide the 8 channels, but it was 3"),
+    "scale": ({"scale": -1.0}, "scale must be a finite standard deviation"),
+    "precision": ({"precision": "exact"}, "precision must be"),
+    "decision": ({"decision": "softmax"}, "decision must be"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_arguments(untyped, case):
+    given, message = BAD[case]
+    with pytest.raises(ValueError, match=f"Argument {message}"):
+        Conv(**{"channels": 8, "window": (3, 3), **given})
+
+
+MISFITS = {
+    "larger than the image": (
+        Conv(8, (3, 6)),
+        r"window must be at most as large as the padded image, \(5, 5\) for x of shape"
+        r" \(2, 5, 5, 4\), but it was \(3, 6\)",
+    ),
+    "larger when dilated": (
+        Conv(8, (3, 4), dilation=2, padding=((0, 0), (0, 1))),
+        r"window must .* \(5, 6\) for x of shape \(2, 5, 5, 4\), but it was \(3, 4\), \(5, 7\) dilated",
+    ),
+    "axes": (Conv(8, 3), r"x must be of shape \(samples, length, channels\) .* \(2, 5, 5, 4\)"),
+    "groups": (Conv(6, (3, 3), groups=3), r"groups must divide .* 3 groups, and x had 4 channels"),
+}
+
+
+@pytest.mark.parametrize("case", MISFITS)
+def test_shapes_that_do_not_fit(case):
+    layer, message = MISFITS[case]
+    network = ska.Network((Conv(4, (1, 1)), layer))
+    with pytest.raises(ValueError, match=message + r".*\(layers\[1\] \(Conv\) of the network\)"):
+        network.init(jax.random.key(0), jnp.ones((2, 5, 5, 1)))
+
+
+def test_the_largest_window_that_fits():
+    x = jnp.ones((2, 5, 5, 1))
+    for layer in (Conv(1, (5, 5)), Conv(1, (3, 3), dilation=2), Conv(1, (7, 7), padding="SAME")):
+        network = ska.Network((layer,))
+        assert network.forward(network.init(jax.random.key(0), x), x)[0][0].shape[0] == 2
