@@ -1,5 +1,6 @@
-"""Stages, which map what the next layer reads: flattening, pooling, embedding."""
+"""Stages, which map what the next layer reads: flattening, pooling, embedding, normalising."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import skajax as ska
-from skajax.layers import Embed, Flatten, Pool
+from skajax.layers import Embed, Flatten, Normalise, Pool
 
 KEY = jax.random.key(3)
 
@@ -240,6 +241,98 @@ def test_a_token_that_nobody_knows_inside_of_jit():
     assert not bool(run.outcome.completed)
 
 
+# Means and deviations.
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (3, 4, 6), (2, 3, 4, 5)])
+def test_layer_normalisation_is_numpys(shape, x64):
+    x = np.random.default_rng(1).normal(2, 3, shape)
+    for eps in (1e-5, 0.3):
+        stage = Normalise(eps=eps)
+        assert stage.init(KEY, jnp.asarray(x)) == ()
+        want = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + eps)
+        np.testing.assert_allclose(stage.apply((), x), want, rtol=1e-13, atol=1e-14)
+
+
+def test_fixed_statistics_and_those_of_data(x64):
+    x = np.random.default_rng(2).normal([1.0, -2.0, 5.0], [0.1, 3.0, 1.0], (4, 6, 3))
+    x[..., 2] = 7.0
+    y = np.asarray(Normalise.of(x).apply((), x))
+    np.testing.assert_allclose(y[..., :2].mean((0, 1)), 0, atol=1e-14)
+    np.testing.assert_allclose(y[..., :2].std((0, 1)), 1, rtol=1e-13)
+    np.testing.assert_array_equal(y[..., 2], 0)
+    m, s = np.ones((6, 3)), np.full((6, 3), 2.0)
+    np.testing.assert_allclose(Normalise(m, s).apply((), x), (x - 1) / 2, rtol=1e-15)
+    single = Normalise.of(x).apply((), x.astype("f"))
+    assert single.dtype == jnp.float32
+
+
+def test_a_gain_and_a_shift_move_under_global_energies_alone(x64):
+    x, y = jax.random.uniform(KEY, (5, 4)), jnp.arange(5) % 3
+    network = ska.Network(
+        (
+            Normalise.of(x, learned=True),
+            ska.Dense(6, scale=0.3),
+            Normalise(learned=True),
+            ska.Dense(3, scale=0.3),
+        )
+    )
+    weights = network.init(KEY, x)
+    np.testing.assert_array_equal(weights[2].gain, np.ones(6))
+    np.testing.assert_array_equal(weights[2].shift, np.zeros(6))
+    weights = jax.tree.map(
+        lambda w: w + 0.1 * jnp.cos(jnp.arange(w.size, dtype=w.dtype)).reshape(w.shape), weights
+    )
+    check.check_local_flow(network, weights, x)
+    check.check_tangents(network, weights, x)
+    assert not np.any(np.asarray(ska.flow(network, weights, x)[2].gain))
+    loss = lambda w: ska.energies.CrossEntropy()(w, network.trace(w, x), ska.Batch(x, y))[-1]
+    got = ska.flow(network, weights, ska.Batch(x, y), ska.energies.CrossEntropy())
+    check.close(got, jax.tree.map(jnp.negative, jax.grad(loss)(weights)), 1e-12)
+    assert float(jnp.abs(got[2].gain).max()) > 1e-4
+
+
+def test_everything_runs_normalised(x64, tmp_path):
+    x = jax.random.uniform(KEY, (5, 4))
+    network = ska.Network(
+        (Normalise.of(x), ska.Dense(6, scale=0.2), Normalise(), ska.Dense(3, scale=0.2))
+    )
+    check.check_methods(network, x, tmp_path)
+
+
+# A dense layer at every position.
+
+
+@pytest.mark.parametrize("shape", [(5, 4, 3), (3, 2, 4, 3)])
+def test_a_pointwise_layer_is_a_dense_one_on_all_positions(shape, x64):
+    x = jax.random.normal(KEY, shape, float)
+    layer, flat = ska.Dense(6, scale=0.4, pointwise=True), x.reshape(-1, 3)
+    network, dense = ska.Network((layer,)), ska.mlp([6])
+    weights = network.init(KEY, x)
+    assert weights[0].W.shape == (3, 6) and layer.rows is None
+    got, want = network.forward(weights, x)[0][0], dense.forward(weights, flat)[0][0]
+    np.testing.assert_allclose(got.reshape(-1, 6), want, rtol=1e-13, atol=1e-14)
+    # Energies sum over positions, and average over samples.
+    positions = len(flat) / len(x)
+    times = jax.tree.map(lambda g: positions * g, ska.flow(dense, weights, flat))
+    check.close(ska.flow(network, weights, x), times, 1e-12)
+    same = ska.Network((dataclasses.replace(layer, pointwise=False),))
+    check.close(ska.flow(ska.Network((layer,)), weights, flat), ska.flow(same, weights, flat), 0)
+
+
+def test_an_embedding_that_learns_under_ska(x64):
+    """One-hot ids and a pointwise layer: z_t = W[x_t] + b, whose rows move as far as their tokens occur."""
+    x = jnp.asarray(IDS)
+    network = ska.Network((Embed(5), ska.Dense(3, scale=0.3, pointwise=True)))
+    weights = network.init(KEY, x)
+    W, b = weights[1]
+    z = network.forward(weights, x)[0][0]
+    np.testing.assert_allclose(z, np.asarray(W)[IDS] + np.asarray(b), rtol=1e-14)
+    rows = np.zeros((5, 3))
+    np.add.at(rows, IDS, -np.asarray(ska.entropy.entropy_gradient(z)) / len(x))
+    np.testing.assert_allclose(ska.flow(network, weights, x)[1].W, rows, rtol=1e-12, atol=1e-15)
+
+
 X = jnp.ones((2, 5, 4, 3))
 BAD = {
     "no window": (lambda: Pool(0), "window", "at least 1", "0"),
@@ -277,6 +370,14 @@ BAD = {
         lambda: ska.simulate(*tokens(Embed(5))[:2], ska.Moving(lambda t: IDS), ska.Euler(0.1), steps=1),
         "x", "be at rest", "Moving",
     ),
+    "no mean": (lambda: Normalise(None, np.ones(3, "f")), "deviation", "with mean", "(3,) and None"),
+    "one shape": (lambda: Normalise(np.ones(2), np.ones(3)), "deviation", "one shape", "(3,) and (2,)"),
+    "no deviation": (lambda: Normalise(np.ones(2), np.zeros(2)), "deviation", "positive", "0"),
+    "mean nan": (lambda: Normalise(np.full(2, np.nan), np.ones(2)), "mean", "finite", "NaN"),
+    "mean 3": (lambda: Normalise(3.0, 1.0), "mean", "an array", "3.0"),
+    "eps": (lambda: Normalise(eps=0.0), "eps", "positive", "0"),
+    "statistics": (lambda: Normalise(np.ones(4), np.ones(4)).init(KEY, X), "x", "(4,)", "(2, 5, 4, 3)"),
+    "pointwise": (lambda: ska.Dense(3, pointwise=1), "pointwise", "True or False", "1"),
     "images": (
         lambda: ska.mlp([3]).init(KEY, np.ones((3, 4), np.uint8)), "x", "be floating-point inputs", "/ 255",
     ),

@@ -5,6 +5,7 @@ from skajax.layers._dense import Dense, DenseWeights
 from skajax.layers._embed import Embed
 from skajax.layers._flatten import Flatten
 from skajax.layers._layer import Layer, Stage
+from skajax.layers._normalise import Normalise, NormaliseWeights
 from skajax.layers._paced import Paced
 from skajax.layers._pool import Pool
 from skajax.layers._recurrent import GatedWeights, Recurrent, RecurrentWeights
@@ -22,6 +23,8 @@ __all__ = [
     "Join",
     "Layer",
     "Merge",
+    "Normalise",
+    "NormaliseWeights",
     "Paced",
     "Pool",
     "Recurrent",

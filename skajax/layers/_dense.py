@@ -26,6 +26,11 @@ class Dense:
     matrix products, in the words of ``jax.lax.Precision``: "highest" is full float32 everywhere,
     where accelerators would otherwise shorten the factors. ``decision`` is what D is of z: "sigmoid", as the
     paper derives it; or, for other energies than the entropy, "identity", "tanh" or "relu".
+
+    x has the shape (samples, inputs). With ``pointwise=True`` it may have any axes between, (samples, ...,
+    inputs), such as the times of a sequence or the pixels of an image: then one W acts on the last axis at
+    every position, z = x W + b of shape (samples, ..., width). Energies sum over the positions. Such a
+    layer is not simulated in the row space of its inputs.
     """
 
     width: int
@@ -33,39 +38,48 @@ class Dense:
     bias: float = 0.0
     precision: str = "highest"
     decision: str = "sigmoid"
+    pointwise: bool = False
 
     def __post_init__(self) -> None:
         whole(self, "width", "neurons")
         usual(self)
+        require(
+            isinstance(self.pointwise, bool),
+            "pointwise",
+            "be True or False",
+            f"it was {self.pointwise!r}",
+        )
 
     def init(self, key: Key, x: Inputs | jax.ShapeDtypeStruct) -> DenseWeights:
         """Initial weights for inputs of x's width and dtype; x's values are not read."""
         require(
-            len(x.shape) == 2,
+            len(x.shape) == 2 or (self.pointwise and len(x.shape) > 2),
             "x",
             "be of shape (samples, inputs) for a dense layer",
             f"its shape was {x.shape}" + (" (x.reshape(len(x), -1))" if len(x.shape) > 2 else ""),
         )
-        shape = (*x.shape[1:], self.width)
+        shape = (*x.shape[-1:], self.width)
         W = self.scale * jax.random.normal(key, shape, x.dtype)
         return DenseWeights(W, jnp.full((self.width,), self.bias, x.dtype))
 
     def knowledge(self, weights: DenseWeights, x: Inputs) -> Knowledge:
-        """Knowledge z = x W + b, of shape (samples, outputs)."""
-        return jnp.matmul(x, weights.W, precision=self.precision) + weights.b[None, :]
+        """Knowledge z = x W + b, (samples, outputs); of a pointwise layer (samples, ..., outputs)."""
+        z = jnp.matmul(x, weights.W, precision=self.precision)
+        return z + weights.b.reshape((1,) * (z.ndim - 1) + weights.b.shape)
 
     def decide(self, z: Knowledge) -> Knowledge:
         """Decisions D, of the shape of z (eq. 13)."""
         return DECISIONS[self.decision](z)
 
     @property
-    def rows(self) -> int:
+    def rows(self) -> int | None:
         """How many numbers it makes of each input: its first weights are a matrix W of x W, and act on
         x alone.
 
-        So it can be simulated in the row space of its inputs (:mod:`skajax.reduction`).
+        So it can be simulated in the row space of its inputs (:mod:`skajax.reduction`). None of a pointwise
+        one.
         """
-        return self.width
+        return None if self.pointwise else self.width
 
     def running(self) -> "Dense":
         """The layer without its initial values: layers that compute the same are the same."""
