@@ -12,6 +12,7 @@ from skajax._interrupt import finishing
 if sys.argv[:1] != ["-m"] or ("-m", __name__) not in pairwise(sys.orig_argv):
     from skajax import energies, entropy, landmarks, layers, stop, timescales, variational
     from skajax._messages import SkajaxWarning
+    from skajax._network_summary import summary
     from skajax._simulate import RunFailed, extend, simulate
     from skajax._version import __version__
     from skajax.energies import Energy
@@ -70,6 +71,7 @@ __all__ = [
     "state",
     "stop",
     "study",
+    "summary",
     "sweep",
     "tangents",
     "timescales",

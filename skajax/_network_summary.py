@@ -1,0 +1,184 @@
+"""What a network is made of, and what it costs: a row for each of its layers and stages."""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from skajax._checks import as_array, require
+from skajax._memory import in_words
+from skajax._summary import Summarised, Summary
+from skajax._types import Inputs
+from skajax.entropy import entropy_gradient
+from skajax.inputs import Batch, MiniBatches, as_inputs, shape_of
+from skajax.layers._layer import inputs_of, learns
+from skajax.network import Network, check_inputs, outputs
+
+__all__ = ["NetworkSummary", "Row", "multiply_adds", "summary"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One layer or stage of a network, in numbers."""
+
+    place: int
+    """Where it is among ``network.layers``."""
+    name: str
+    """What it is called: its class."""
+    layer: int | None
+    """Its number l = 1..L in results; None of a stage."""
+    inputs: tuple[int, ...]
+    """The shape of what it reads, samples in front."""
+    outputs: tuple[int, ...]
+    """The shape of what it gives: of a layer, its decisions'."""
+    parameters: int
+    """How many numbers its weights are."""
+    forward: int
+    """Multiply-adds of a forward pass, over all samples."""
+    flow: int
+    """Those of its share of one evaluation of the local entropy's flow, the forward pass included."""
+    weight_bytes: int
+    """What its weights take."""
+    knowledge_bytes: int
+    """What its knowledge takes; of a stage, what it gives."""
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkSummary(Summarised):
+    """A table that prints, and its numbers: ``rows``, one :class:`Row` for each layer and stage."""
+
+    rows: tuple[Row, ...]
+
+    def total(self, name: str) -> int:
+        """The sum over all rows of one of their numbers, such as ``total("parameters")``."""
+        return sum(getattr(row, name) for row in self.rows)
+
+    def summary(self) -> Summary:
+        """One line a layer or stage, and the totals."""
+        head = ("layer", "reads", "gives", "parameters", "forward", "flow", "weights", "knowledge")
+        numbers = ("parameters", "forward", "flow")
+        sizes = ("weight_bytes", "knowledge_bytes")
+        told = lambda get: (
+            *(f"{get(name):,}" for name in numbers),
+            *(in_words(get(name)) for name in sizes),
+        )
+        shape = lambda axes: " x ".join(map(str, axes[1:]))
+        lines = [
+            (
+                f"{row.layer or ''} {row.name}".strip(), shape(row.inputs), shape(row.outputs),
+                *told(lambda name, row=row: getattr(row, name)),
+            )
+            for row in self.rows
+        ]  # fmt: skip
+        layers = sum(row.layer is not None for row in self.rows)
+        first = (
+            f"{layers} layers with knowledge, {len(self.rows) - layers} stages,"
+            f" {self.rows[0].inputs[0]} samples; forward and flow in multiply-adds"
+        )
+        return Summary((first,), (head, *lines, ("total", "", "", *told(self.total))))
+
+
+def summary(
+    network: Network, x: Inputs | Batch | MiniBatches | jax.ShapeDtypeStruct
+) -> NetworkSummary:
+    """What each layer and stage reads, gives, holds and costs, for inputs like x.
+
+    Costs are the multiply-adds of matrix products and convolutions, and the additions of sums by index (a
+    graph's), counted in the program that JAX traces; elementwise functions do not count. Of a dense layer
+    B n_{l-1} n_l forward, and twice that for the flow, which has xᵀ g beside. Nothing is computed or
+    compiled, and of x only the shape and dtype are read.
+
+    - ``network``: a :class:`Network`.
+    - ``x``: inputs as ``simulate`` takes them, or a ``jax.ShapeDtypeStruct``.
+
+    Returns a :class:`NetworkSummary`: it prints as a table, and has its numbers in ``rows`` and
+    ``total(name)``. Raises ValueError where x does not fit the network.
+
+    Example::
+
+        x = jax.ShapeDtypeStruct((1000, 784), jnp.float32)
+        print(ska.summary(ska.mlp([256, 128, 64, 10]), x))
+    """
+    require(isinstance(network, Network), "network", "be a Network", f"it was {network!r}")
+    if not isinstance(x, jax.ShapeDtypeStruct):
+        inputs = as_inputs(x)
+        if not inputs.moves():
+            check_inputs(as_array("x", inputs.x), network)
+        x = shape_of(inputs).x
+    below: Any = x
+    every = jax.eval_shape(network.init, jax.random.key(0), below)
+    rows, held = [], ()
+    for place, (item, weights) in enumerate(zip(network.layers, every, strict=True)):
+        held, above = outputs(item, weights, held, below)
+        number = network.rows.index(place) + 1 if learns(item) else None
+        knowledge, forward, flow = _costs(item, weights, below, above)
+        leaves = jax.tree.leaves(weights)
+        rows.append(
+            Row(
+                place, type(item).__name__, number, below.shape, above.shape, sum(w.size for w in leaves),
+                forward, flow, sum(map(_bytes, leaves)), _bytes(knowledge),
+            )
+        )  # fmt: skip
+        below = above
+    return NetworkSummary(tuple(rows))
+
+
+def _costs(item: Any, weights: Any, below: Any, above: Any) -> tuple[Any, int, int]:
+    """Knowledge, or what a stage gives; and the multiply-adds of a forward pass and of the flow."""
+    if not hasattr(item, "knowledge"):
+        if not hasattr(item, "apply"):
+            return above, 0, 0  # routes compute nothing
+        passed = multiply_adds(jax.make_jaxpr(item.apply)(weights, below))
+        return above, passed, passed
+
+    def forward(weights: Any, below: Any) -> Any:
+        return item.knowledge(weights, inputs_of(item, weights, below))
+
+    def flow(weights: Any, below: Any) -> Any:
+        given = inputs_of(item, weights, below)
+        z, pullback = jax.vjp(lambda w: item.knowledge(w, given), weights)
+        return pullback(entropy_gradient(z))
+
+    count = lambda function: multiply_adds(jax.make_jaxpr(function)(weights, below))
+    return jax.eval_shape(forward, weights, below), count(forward), count(flow)
+
+
+def multiply_adds(program: Any) -> int:
+    """Of a jaxpr: those of matrix products and convolutions, and the additions of sums by index.
+
+    Loops count as often as they turn, where that is known, else once; of branches the dearest.
+    """
+    total = 0
+    for equation in getattr(program, "jaxpr", program).eqns:
+        name, within = equation.primitive.name, list(_programs(equation.params))
+        shapes: list[Any] = [
+            getattr(v.aval, "shape", ()) for v in (*equation.invars, *equation.outvars)
+        ]
+        if name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            total += math.prod(shapes[-1]) * math.prod(shapes[0][axis] for axis in contracted)
+        elif name == "conv_general_dilated":
+            channels = equation.params["dimension_numbers"].rhs_spec[0]
+            total += math.prod(shapes[-1]) * math.prod(shapes[1]) // shapes[1][channels]
+        elif name == "scatter-add":
+            total += math.prod(shapes[2])
+        elif name == "cond":
+            total += max(map(multiply_adds, within))
+        else:
+            total += equation.params.get("length", 1) * sum(map(multiply_adds, within))
+    return total
+
+
+def _programs(params: Any) -> Iterator[Any]:
+    """The programs within one: of loops, branches, and functions with their own derivatives."""
+    for value in params.values():
+        for each in value if isinstance(value, tuple | list) else (value,):
+            if hasattr(each, "eqns") or hasattr(each, "jaxpr"):
+                yield each
+
+
+def _bytes(array: Any) -> int:
+    return array.size * jnp.dtype(array.dtype).itemsize
