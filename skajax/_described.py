@@ -111,7 +111,10 @@ def _made(
 ) -> Any:
     """What the network makes of inputs of this shape, if that has the arrays of the file."""
     dtype = jnp.int32 if reads_integers(network.layers[0]) else jnp.float32
-    x = jax.ShapeDtypeStruct((1, *inputs), dtype)
+    # As many samples as there were: a layer may have an array for each.
+    known = arrays.get("final_Z_0")
+    samples = 1 if known is None else known.shape[arrays["steps"].ndim]
+    x = jax.ShapeDtypeStruct((samples, *inputs), dtype)
     made = _initial(network, "its", x)
     for n, entry in enumerate(made):
         there = _shapes(_arrays_of(arrays, n), arrays)

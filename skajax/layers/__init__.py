@@ -1,5 +1,6 @@
 """Layers: a configuration and two pure functions, ``init`` and ``knowledge``; and the stages between them."""
 
+from skajax.layers._attention import SelfAttention, SelfAttentionWeights
 from skajax.layers._conv import Conv, ConvWeights
 from skajax.layers._dense import Dense, DenseWeights
 from skajax.layers._embed import Embed
@@ -30,6 +31,8 @@ __all__ = [
     "Recurrent",
     "RecurrentWeights",
     "Residual",
+    "SelfAttention",
+    "SelfAttentionWeights",
     "Stage",
     "Swap",
 ]
