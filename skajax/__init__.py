@@ -10,7 +10,16 @@ from skajax._interrupt import finishing
 # ``python -m skajax`` imports this before its __main__, which first makes Ctrl-C end the command in one line,
 # and only then imports the rest. Python has "-m" for the program's name until it has found __main__.
 if sys.argv[:1] != ["-m"] or ("-m", __name__) not in pairwise(sys.orig_argv):
-    from skajax import energies, entropy, landmarks, layers, stop, timescales, variational
+    from skajax import (
+        decisions,
+        energies,
+        entropy,
+        landmarks,
+        layers,
+        stop,
+        timescales,
+        variational,
+    )
     from skajax._messages import SkajaxWarning
     from skajax._network_summary import summary
     from skajax._simulate import RunFailed, extend, simulate
@@ -55,6 +64,7 @@ __all__ = [
     "Trajectory",
     "__version__",
     "data",
+    "decisions",
     "energies",
     "entropy",
     "extend",

@@ -9,6 +9,7 @@ import numpy as np
 from skajax._checks import is_traced
 from skajax._messages import warn
 from skajax._types import Weights
+from skajax.decisions import SIGMOID
 from skajax.energies import Entropy
 from skajax.inputs import as_inputs, shape_of
 from skajax.methods._method import Evolution, end_state
@@ -39,7 +40,10 @@ def warn_saturated(system: System, weights: Weights, x: Any) -> None:
     Z = end_state(system, weights, t).Z
     if is_traced(Z) or not all(z.is_fully_addressable for z in Z):
         return  # inside jit all the same, or other processes hold a part
-    means = [_mean_entropy(np.asarray(z)) for z in Z]
+    means = [
+        _mean_entropy(np.asarray(z)) if own else np.nan
+        for z, own in zip(Z, _sigmoid(system), strict=True)
+    ]
     found = _saturated(means)
     if found:
         which, rule = "its", _RULE.format(means[found[0] - 1])
@@ -66,7 +70,8 @@ class SaturatedLanes:
             return
         self.seen += 1
         decisions = np.asarray(_decisions(system))
-        means = (np.asarray(evolution.records.entropy[0]) / decisions).tolist()
+        means = np.asarray(evolution.records.entropy[0]) / decisions
+        means = np.where(_sigmoid(system), means, np.nan).tolist()
         layers = _saturated(means)
         if layers:
             self.hint = self.hint or _hint(x)
@@ -93,6 +98,11 @@ def _mean_entropy(z: np.ndarray) -> float:
     a = np.abs(z)
     e = np.exp(-a)
     return float(np.mean(np.log1p(e) + a * e / (1 + e))) / np.log(2)
+
+
+def _sigmoid(system: System) -> list[bool]:
+    """Which layers decide by the sigmoid: what saturates another decision is another amplitude."""
+    return [decision is SIGMOID for decision in system.network.decisions]
 
 
 def _applies(system: System) -> bool:

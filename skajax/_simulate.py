@@ -80,6 +80,8 @@ def simulate(
       layer's own entropy. ``Published`` is a rule of that one alone.
     - ``observe``: what is recorded, names of the paper's observables or :class:`skajax.Observable` objects of
       your own; by default all of the paper's; ``()`` records times alone, and costs nothing but the steps.
+      Where a layer of your own has ``decide(z)`` and no ``potential(z)``, its entropy is not known: the
+      default leaves out ``entropy``, ``tensor_net`` and ``tensor_net_equation``; asking for them is an error.
     - ``dense=True``, with Adaptive, keeps the weights at every accepted step, on the host: then
       :meth:`Trajectory.at` gives the state at any time, and landmarks are found exactly. How many bytes
       a step takes is said once, through ``logging.getLogger("skajax")``.
@@ -102,7 +104,7 @@ def simulate(
     instead. A second call with other numbers (weights, dt, t1, tolerances) compiles nothing, for
     as long as shapes, network and solver stay. :func:`extend` goes on from a run's end.
 
-    Warns (:class:`skajax.SkajaxWarning`) where a layer begins saturated: its decisions hold less than
+    Warns (:class:`skajax.SkajaxWarning`) where a sigmoid layer begins saturated: its decisions hold less than
     h(1.54) = 0.67 bit each on average at t = 0, 1.54 being the |z| where z D'(z), a neuron's flow, is
     largest. Such a layer's flow falls from the start, and its peak is t = 0. Nothing is said inside jit.
 
@@ -111,7 +113,7 @@ def simulate(
 
     Raises ValueError for arguments that do not fit: their names, what they must be, what they were.
     """
-    request = Request(t1, steps, save_at, dense, until, checkpoint, choose(observe))
+    request = Request(t1, steps, save_at, dense, until, checkpoint, choose(observe, network))
     system, start = prepare(network, weights, x, method, request, reduction, energy)
     warn_saturated(system, start, x)
     evolution = method.evolve(system, start, request)

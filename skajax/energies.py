@@ -17,7 +17,6 @@ import jax.numpy as jnp
 
 from skajax._checks import as_number, require, require_positive
 from skajax._types import PerLayer, ScalarLike, Weights
-from skajax.entropy import entropy
 from skajax.inputs import Batch
 from skajax.network import Trace, matrices
 
@@ -104,7 +103,11 @@ class Sum(AbstractEnergy):
 
 
 class Entropy(AbstractEnergy):
-    """F^(l) = H^(l) / B, bits: the layer's entropy Σ h(z) (eq. 9, 30), averaged over the samples.
+    """F^(l) = H^(l) / B, bits: the layer's entropy (eq. 9, 30), averaged over the samples.
+
+    Of sigmoid neurons H = Σ h(z); of other decisions it is theirs, with D' and z·D in the same places
+    (:mod:`skajax.decisions`). It is Shannon's for sigmoid, softmax and tanh; for relu and identity H
+    is -½ Σ D² / ln 2, and descent on it has no end.
 
     ``local=True`` is SKA: each layer descends its own entropy (eq. 1-4). ``local=False`` is the same energy
     without the wall between layers: every layer descends the entropy of all layers above it too.
@@ -123,12 +126,16 @@ class Entropy(AbstractEnergy):
         return self.own
 
     def __call__(self, weights: Weights, trace: Trace, batch: Batch) -> PerLayer:
-        """Σ h(z) / B of each layer."""
-        return jnp.stack([jnp.sum(entropy(z)) * (1 / z.shape[0]) for z in trace.Z])
+        """H / B of each layer."""
+        rows = zip(trace.decisions, trace.Z, strict=True)
+        return jnp.stack([jnp.sum(each.entropy(z)) * (1 / z.shape[0]) for each, z in rows])
 
 
 class CrossEntropy(AbstractEnergy):
     """E = -mean log softmax(z)_y, nats: of the last layer's knowledge as logits, on the batch's targets.
+
+    So the gradient by z is softmax(z) - y, whatever the last layer decides; with ``Dense(n,
+    decision="softmax")`` its decisions D are these probabilities.
 
     Global: the loss of ordinary supervised learning. ``Batch(x, y)`` has class labels y (samples,) from
     0 to n_L - 1, or probabilities (samples, n_L). It is the last layer's number; the others' are 0.

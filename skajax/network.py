@@ -12,8 +12,17 @@ import numpy as np
 from skajax._checks import as_array, as_key, as_number, is_traced, require
 from skajax._modes import cached, working
 from skajax._types import Inputs, Key, PerLayer, Tensors, Weights
+from skajax.decisions import Decision
 from skajax.layers import Dense, Layer, Stage
-from skajax.layers._layer import decide, inputs_of, learns, rate_of, reads_integers, running
+from skajax.layers._layer import (
+    decide,
+    decision_of,
+    inputs_of,
+    learns,
+    rate_of,
+    reads_integers,
+    running,
+)
 from skajax.layers._routing import Route, balanced, flat
 
 __all__ = ["Motion", "Network", "Trace", "mlp"]
@@ -30,6 +39,14 @@ class Trace(eqx.Module):
     """Decisions."""
     rows: tuple[int, ...] = eqx.field(static=True)
     """Where among the network's layers and stages, and so in its weights, the layers are."""
+    decisions: tuple[Decision, ...]
+    """What D is of Z, and the entropy with it."""
+
+    @property
+    def entropies(self) -> PerLayer:
+        """H of each layer, summed over samples and neurons, in bits (eq. 9, 30)."""
+        pairs = zip(self.decisions, self.Z, strict=True)
+        return jnp.stack([jnp.sum(decision.entropy(z)) for decision, z in pairs])
 
 
 class Motion(NamedTuple):
@@ -88,6 +105,11 @@ class Network(eqx.Module):
         """The layers with knowledge, l = 1..L."""
         return tuple(layer for layer in self.layers if learns(layer))
 
+    @property
+    def decisions(self) -> tuple[Decision, ...]:
+        """What each layer with knowledge decides on it."""
+        return tuple(decision_of(layer) for layer in self.learning)
+
     @working()
     def init(self, key: Key, x: Inputs) -> Weights:
         """Initial weights, one entry a layer or stage, in x's dtype.
@@ -125,7 +147,7 @@ class Network(eqx.Module):
                 Z.append(layer.knowledge(weights[place], inputs[-1]))
                 D.append(decide(layer, Z[-1]))
                 x = D[-1] if decided is None else decided[len(D) - 1]
-        return Trace(tuple(inputs), tuple(Z), tuple(D), self.rows)
+        return Trace(tuple(inputs), tuple(Z), tuple(D), self.rows, self.decisions)
 
     def forward(self, weights: Weights, x: Inputs) -> tuple[Tensors, Tensors]:
         """Knowledge and decisions of every layer, (Z, D), each entry (samples, ...)."""
@@ -135,12 +157,15 @@ class Network(eqx.Module):
     def given(self, weights: Weights, inputs: tuple[Any, ...]) -> Trace:
         """The trace where every layer takes these inputs as given."""
         rows = zip(self.learning, (weights[place] for place in self.rows), inputs, strict=True)
-        Z = tuple(layer.knowledge(w, a) for layer, w, a in rows)
-        return Trace(inputs, Z, self.decide(Z), self.rows)
+        return self.knowing(inputs, tuple(layer.knowledge(w, a) for layer, w, a in rows))
+
+    def knowing(self, inputs: tuple[Any, ...], Z: Tensors) -> Trace:
+        """The trace where layers have this knowledge of these inputs."""
+        return Trace(inputs, Z, self.decide(Z), self.rows, self.decisions)
 
     def decide(self, Z: Tensors) -> Tensors:
         """The decisions on any knowledge."""
-        return tuple(decide(layer, z) for layer, z in zip(self.learning, Z, strict=True))
+        return tuple(each.decide(z) for each, z in zip(self.decisions, Z, strict=True))
 
     def pull(self, weights: Weights, inputs: tuple[Any, ...], by_Z: Tensors) -> Weights:
         """Gradients by each layer's weights, its inputs held fixed, from those by its knowledge.
@@ -188,14 +213,12 @@ class Network(eqx.Module):
             traced.append((given, z, x))
             moved.append((given_dot, own, carried, zdot, xdot))
         inputs, Z, D = zip(*traced, strict=True)
-        return Trace(inputs, Z, D, self.rows), Motion(*zip(*moved, strict=True))  # pyright: ignore[reportCallIssue]
+        return Trace(inputs, Z, D, self.rows, self.decisions), Motion(*zip(*moved, strict=True))  # pyright: ignore[reportCallIssue]
 
     def slopes(self, Z: Tensors, changes: Tensors) -> Tensors:
         """D' times changes of the knowledge."""
-        pairs = zip(self.learning, Z, changes, strict=True)
-        return tuple(
-            _push(functools.partial(decide, layer), (z,), (c,))[1] for layer, z, c in pairs
-        )
+        pairs = zip(self.decisions, Z, changes, strict=True)
+        return tuple(jax.jvp(each.decide, (z,), (c,))[1] for each, z, c in pairs)
 
     def rates(self, dtype: Any) -> tuple[Any, ...]:
         """r of each layer and stage, dW/dt = -r ∇E; None where it is 1."""

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from skajax import entropy as ent
 from skajax._checks import require
 from skajax._types import Array, PerLayer
+from skajax.network import Network
 from skajax.system import Instant
 
 __all__ = ["PAPER", "Observable", "Observables", "choose"]
@@ -139,10 +140,12 @@ def observe(observables: Sequence[Observable], instant: Instant) -> Observables:
     return Observables(found)
 
 
-def choose(wanted: Any) -> tuple[Observable, ...]:
-    """Observables by name or as they are; None: all of the paper's."""
+def choose(wanted: Any, network: Any = None) -> tuple[Observable, ...]:
+    """Observables by name or as they are; None: all of the paper's that there are of the network."""
     if wanted is None:
-        return PAPER
+        decisions = network.decisions if isinstance(network, Network) else ()
+        known = all(decision.known for decision in decisions)
+        return PAPER if known else tuple(each for each in PAPER if each.name not in OF_POTENTIAL)
     require(
         isinstance(wanted, Sequence) and not isinstance(wanted, str),
         "observe",
@@ -184,16 +187,18 @@ def _net(instant: Instant, sign: int) -> PerLayer:
         return instant.changes.net[sign]
     if instant.before is None:
         return jnp.zeros(len(instant.Z), instant.system.dtype)
-    parts = [ent.changes(z0, z) for z0, z in zip(instant.before, instant.Z, strict=True)]
-    return jnp.stack([jnp.sum(c.softplus) + sign * jnp.sum(c.entropy) for c in parts])
+    rows = zip(instant.network.decisions, instant.before, instant.Z, strict=True)
+    parts = [decision.changes(z0, z) for decision, z0, z in rows]
+    return jnp.stack([jnp.sum(c.potential) + sign * jnp.sum(c.entropy) for c in parts])
 
 
 PAPER = (
     Observable(
         "entropy",
-        lambda i: jnp.stack([jnp.sum(ent.entropy(z)) for z in i.Z]),
+        lambda i: i.entropies,
         "entropy", "$H$", "bit",
-        "H = Σ h(z), Shannon's entropy of the decisions (eq. 9, 30)",
+        "H = Σ h(z), Shannon's entropy of the decisions (eq. 9, 30); where they are not sigmoid,"
+        " Σ (φ(z) - z·D) / ln 2",
     ),
     Observable(
         "entropy_rate",
@@ -290,6 +295,8 @@ PAPER = (
 )  # fmt: skip
 """The paper's observables: what a run records unless it is told otherwise."""
 
+OF_POTENTIAL = ("entropy", "tensor_net", "tensor_net_equation")
+"""What there is only where the decisions' potential is known."""
 NAMES = tuple(each.name for each in PAPER)
 DIAGNOSTICS = tuple(name for name in NAMES if name != "energy")
 """What there is of SKA's own rule, whose energy is the entropy."""

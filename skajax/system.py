@@ -114,7 +114,7 @@ class System(eqx.Module):
         trace = self.network.trace(weights, batch.x)
 
         def total(Z: Tensors, weights: Weights) -> Scalar:
-            here = Trace(trace.inputs, Z, self.network.decide(Z), trace.rows)
+            here = self.network.knowing(trace.inputs, Z)
             return jnp.sum(energy(weights, here, batch))
 
         if not energy.reads_weights:
@@ -215,6 +215,11 @@ class Instant:
 
     # Sums over all samples and neurons, a number a layer, that several observables share.
 
+    @property
+    def entropies(self) -> PerLayer:
+        """H, bits."""
+        return self._moving[0].entropies
+
     @cached_property
     def weight_norm(self) -> PerLayer:
         """‖W‖_F of the whole weights."""
@@ -283,7 +288,7 @@ class Instant:
         if local is not None and moves:
 
             def by_inputs(inputs: Any, Z: Tensors, batch: Batch) -> PerLayer:
-                here = Trace(inputs, Z, self.network.decide(Z), trace.rows)
+                here = self.network.knowing(inputs, Z)
                 return local(w, here, batch)
 
             rate = _along(
@@ -385,7 +390,7 @@ def tangents(
 
 
 def growth_bound(system: System) -> Scalar:
-    """A bound on all growth rates of a dense stack in the linear regime; of other layers, a guess.
+    """A bound on all growth rates of a dense sigmoid stack in the linear regime; of others, a guess.
 
         λ = (max(mean ‖x‖², n_l / 4) + 1) / (4 ln 2)
 

@@ -14,6 +14,9 @@ neurons, its input x given, as steeply as the norm of weights allows:
   of energy dH/dt = -dissipation + transport (:func:`energy_rates`);
 - in steps it is the limit of :func:`minimising_movement`, each step of which is a minimum.
 
+``lagrangian`` and ``tensor_net`` are the paper's, of sigmoid decisions; what singles out the flow holds for
+the entropy of any decisions (:mod:`skajax.decisions`).
+
 Paths are functions t → z of one array, or a tree of arrays, of any shape; Lagrangians are functions
 (z, ż, t) → L, summed where they are no single number. All is differentiated automatically, so both must be
 written in ``jax.numpy``; all works under jit, vmap and grad.
@@ -151,9 +154,7 @@ def local_entropy(
     weights, x = _checked(network, weights, x)
     below = weights if given is None else _like("given", given, weights)
     inputs = network.trace(below, x).inputs
-    moving = zip(network.learning, (weights[place] for place in network.rows), inputs, strict=True)
-    Z = [layer.knowledge(w, a) for layer, w, a in moving]
-    return jnp.stack([jnp.sum(ent.entropy(z)) / x.shape[0] for z in Z])
+    return network.given(weights, inputs).entropies / x.shape[0]
 
 
 def rayleighian(network: Network, weights: Weights, velocity: Weights, x: Inputs) -> PerLayer:
@@ -188,7 +189,8 @@ def energy_rates(network: Network, weights: Weights, velocity: Weights, x: Input
     lost, carried = [], []
     for row, place in enumerate(network.rows):
         layer, w, a = network.layers[place], weights[place], trace.inputs[row]
-        H = lambda w, a, layer=layer: jnp.sum(ent.entropy(layer.knowledge(w, a)))
+        h = trace.decisions[row].entropy
+        H = lambda w, a, layer=layer, h=h: jnp.sum(h(layer.knowledge(w, a)))
         own = jax.jvp(lambda w, a=a, H=H: H(w, a), (w,), (velocity[place],))[1]
         lost.append(-own)
         moved = jnp.zeros_like(own)
@@ -284,6 +286,7 @@ def minimising_movement(
     for row, place in enumerate(network.rows):
         layer, w, velocity = network.layers[place], weights[place], velocities[place]
         z, inputs, rate = trace.Z[row], trace.inputs[row], rate_of(layer)
+        changes = partial(trace.decisions[row].changes, z)
         # u = unit s, with the flow's size for a unit: the tolerance is relative to it.
         size = inner(velocity, velocity)
         unit = jnp.sqrt(jnp.where(size > 0, size, 1)).astype(float)
@@ -292,9 +295,16 @@ def minimising_movement(
             return jax.tree.map(lambda w, s: w + dt * (unit * s).astype(dtype), w, s)
 
         def objective(
-            s: Any, _: Any, layer=layer, z=z, a=inputs, unit=unit, after=after, rate=rate
+            s: Any,
+            _: Any,
+            layer=layer,
+            changes=changes,
+            a=inputs,
+            unit=unit,
+            after=after,
+            rate=rate,
         ) -> Scalar:
-            gained = jnp.sum(ent.changes(z, layer.knowledge(after(s), a)).entropy)
+            gained = jnp.sum(changes(layer.knowledge(after(s), a)).entropy)
             descent = gained / (x.shape[0] * dt)
             return descent.astype(float) / unit**2 + inner(s, s) / (2 * rate)
 

@@ -88,7 +88,7 @@ def check_tangents(network, weights, x, tolerance=1e-8):
     close(ska.tangents(network, weights, velocity, x), differences, tolerance)
 
 
-def check_closed_forms(network, weights, x, t1=1.0, tolerance=1e-8):
+def check_closed_forms(network, weights, x, t1=1.0, tolerance=1e-8, energy=None):
     """Entropy and both signs of the Tensor Net are the integrals of their rates along an adaptive run.
 
     So is the energy of transport - dissipation. Gauss's rule of 10 nodes in each of 8 pieces.
@@ -99,12 +99,12 @@ def check_closed_forms(network, weights, x, t1=1.0, tolerance=1e-8):
     shares = (shares / 2 * np.diff(edges)[:, None]).ravel()
     run = ska.simulate(
         network, weights, x, ska.Adaptive(rtol=1e-11, atol=1e-13), t1=t1,
-        save_at=np.concatenate([[0.0], times, [t1]]), observe=OBSERVE,
+        save_at=np.concatenate([[0.0], times, [t1]]), observe=OBSERVE, energy=energy,
     )  # fmt: skip
     assert bool(run.outcome.completed)
     change = lambda name: np.asarray(run[name][-1] - run[name][0])
     integral = lambda rate: shares @ np.asarray(rate)[1:-1]
-    scale = np.asarray(run.entropy[0])
+    scale = np.maximum(np.abs(run.entropy[0]), 1.0)
     for name, rate in (
         ("entropy", run.entropy_rate),
         ("tensor_net", run.tensor_net_rate),

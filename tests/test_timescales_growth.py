@@ -155,7 +155,7 @@ def test_of_global_energies_they_are_minus_the_gauss_newton_matrix(energy, x64):
 
     def total(flat):
         Z = unravel(flat)
-        here = ska.network.Trace(trace.inputs, Z, network.decide(Z), trace.rows)
+        here = network.knowing(trace.inputs, Z)
         return jnp.sum(energy(weights, here, batch))
 
     H = np.asarray(jax.hessian(total)(flat))
@@ -208,7 +208,7 @@ def test_goodness_couples_the_neurons_of_a_sample(x64):
 
     def total(flat):
         Z = (flat.reshape(6, 4),)
-        here = ska.network.Trace((x,), Z, network.decide(Z), (0,))
+        here = network.knowing((x,), Z)
         return jnp.sum(energy(weights, here, ska.Batch(x, y)))
 
     H = np.asarray(jax.hessian(total)(jnp.zeros(24)))

@@ -25,7 +25,8 @@ class Dense:
     Initially W ~ N(0, scale²), independently, and b = ``bias``. ``precision`` is that of the
     matrix products, in the words of ``jax.lax.Precision``: "highest" is full float32 everywhere,
     where accelerators would otherwise shorten the factors. ``decision`` is what D is of z: "sigmoid", as the
-    paper derives it; or, for other energies than the entropy, "identity", "tanh" or "relu".
+    paper derives it; "softmax", a choice of one of the neurons; "tanh"; or "relu" and "identity", for
+    other energies than the entropy. Each has its own entropy and Tensor Net (:mod:`skajax.decisions`).
 
     x has the shape (samples, inputs). With ``pointwise=True`` it may have any axes between, (samples, ...,
     inputs), such as the times of a sequence or the pixels of an image: then one W acts on the last axis at
@@ -68,7 +69,7 @@ class Dense:
         return z + weights.b.reshape((1,) * (z.ndim - 1) + weights.b.shape)
 
     def decide(self, z: Knowledge) -> Knowledge:
-        """Decisions D, of the shape of z (eq. 13)."""
+        """Decisions D, of the shape of z (of the sigmoid: eq. 13)."""
         return DECISIONS[self.decision](z)
 
     @property

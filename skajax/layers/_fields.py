@@ -1,23 +1,10 @@
-"""What layers have in common: checks of their fields, in one wording, and the decision functions."""
+"""What layers have in common: checks of their fields, in one wording."""
 
 import math
-from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
 from skajax._checks import as_number, as_whole, is_whole, require
-from skajax._types import Knowledge
-from skajax.entropy import decision as sigmoid
-
-DECISIONS: Mapping[str, Callable[[Knowledge], Knowledge]] = {
-    "sigmoid": sigmoid,
-    "identity": lambda z: z,
-    "tanh": jnp.tanh,
-    "relu": jax.nn.relu,
-}
-"""D of z, by name."""
+from skajax.decisions import DECISIONS
 
 PRECISIONS = ("default", "high", "highest")
 """Of matrix products, in the words of ``jax.lax.Precision``."""

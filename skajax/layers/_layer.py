@@ -1,12 +1,14 @@
 """What a network asks of its layers, and what a layer need not say."""
 
 import functools
+import inspect
 from typing import Any, Protocol, runtime_checkable
 
 import jax
 
+from skajax._checks import require
 from skajax._types import Array, Inputs, Key, Knowledge, ScalarLike
-from skajax.entropy import decision
+from skajax.decisions import DECISIONS, SIGMOID, Decision, Own
 
 
 @runtime_checkable
@@ -18,7 +20,15 @@ class Layer(Protocol):
 
     - ``inputs(weights, below)``: what its knowledge takes as given (default: ``below``, the decisions
       of the layer below). The local flow does not differentiate it; tangents go through it.
-    - ``decide(z)``: decisions, elementwise (default: the sigmoid, eq. 13);
+    - ``decision``: what D is of z (default: the sigmoid, eq. 13), by its name in
+      :data:`skajax.decisions.DECISIONS` or as a :class:`skajax.decisions.Decision`;
+    - or ``potential(z)``, a decision of its own: φ, whose gradient D is, of the shape of z, or with one
+      number for each group of neurons that decide together (then φ's axes are the first of z's). Entropy,
+      flow and Tensor Net follow: H = (φ(z) - z·D) / ln 2. With it perhaps ``decide(z)``, the
+      gradient in closed form; by default it is taken by autodiff;
+    - or ``decide(z)`` alone: D is known, and nothing of the entropy. Such a layer runs under other
+      energies, and ``simulate`` records by default what else there is (not ``entropy``, ``tensor_net``,
+      ``tensor_net_equation``); whatever asks for the entropy raises ValueError;
     - ``rows``: the number of outputs, of a layer whose weights have a field ``W`` (inputs, outputs)
       that acts as x W on x (samples, inputs), and in no other way: it is simulated in x's row space
       where that pays;
@@ -73,10 +83,48 @@ def inputs_of(layer: Any, weights: Any, below: Any) -> Any:
     return below if given is None else given(weights, below)
 
 
+def decision_of(layer: Any) -> Decision:
+    """What the layer's decisions D are of its knowledge; the sigmoid's unless it says otherwise.
+
+    What its class says itself counts before what it inherits; of that, ``potential`` before ``decision``
+    before ``decide``.
+    """
+    words = _words(layer)
+    if "decision" in words and "potential" not in words:
+        return _named(layer.decision)
+    return Own(layer, decides="decide" in words) if words else SIGMOID
+
+
+_WORDS = frozenset(("potential", "decision", "decide"))
+
+
+def _words(layer: Any) -> frozenset[str]:
+    """By which words the layer tells what it decides: those of the nearest class that has any."""
+    said = _said(type(layer))
+    return said or frozenset(word for word in _WORDS if hasattr(layer, word))
+
+
+@functools.lru_cache(maxsize=1024)
+def _said(kind: type) -> frozenset[str]:
+    each = (_WORDS & {*vars(base), *inspect.get_annotations(base)} for base in kind.__mro__)
+    return next((words for words in each if words), frozenset())
+
+
+def _named(decision: Any) -> Decision:
+    if isinstance(decision, Decision):
+        return decision
+    require(
+        isinstance(decision, str) and decision in DECISIONS,
+        "decision",
+        f"be a decision function, or one of {list(DECISIONS)}",
+        f"it was {decision!r}",
+    )
+    return DECISIONS[decision]
+
+
 def decide(layer: Any, z: Knowledge) -> Knowledge:
-    """The layer's decisions D; σ(z) unless it says otherwise."""
-    own = getattr(layer, "decide", None)
-    return decision(z) if own is None else own(z)
+    """The layer's decisions D."""
+    return decision_of(layer).decide(z)
 
 
 def rate_of(layer: Any) -> ScalarLike:

@@ -8,7 +8,8 @@ import jax
 
 from skajax._checks import as_number, require
 from skajax._types import Inputs, Key, Knowledge
-from skajax.layers._layer import Layer, decide, inputs_of, running
+from skajax.decisions import Decision
+from skajax.layers._layer import Layer, decision_of, inputs_of, running
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,9 +66,14 @@ class Paced:
         """The layer's."""
         return self.layer.knowledge(weights, x)
 
+    @property
+    def decision(self) -> Decision:
+        """The layer's."""
+        return decision_of(self.layer)
+
     def decide(self, z: Knowledge) -> Knowledge:
         """The layer's."""
-        return decide(self.layer, z)
+        return self.decision.decide(z)
 
     def running(self) -> "Paced":
         """The same of a layer without what only ``init`` reads."""

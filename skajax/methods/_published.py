@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from skajax._checks import as_number, require, require_positive
 from skajax._types import PerLayer, ScalarLike, Tensors, Weights
 from skajax.energies import Entropy
-from skajax.entropy import BITS, entropy_gradient
+from skajax.entropy import BITS
 from skajax.inputs import Batch
 from skajax.methods._fixed import Method, Now, Step, whole_steps
 from skajax.system import Changes, System, dots
@@ -44,7 +44,8 @@ class Published(Method):
     those of the pass before, nor, in a hidden layer, those that pass k records.
 
     Differs from :class:`Euler` in two terms of order dt: the ΔD in g, and the input that lags one
-    pass behind. Both vanish with dt, so its limit is the same ODE, with order 1.
+    pass behind. Both vanish with dt, so its limit is the same ODE, with order 1. Of layers that decide by
+    other than the sigmoid (:mod:`skajax.decisions`), D' is theirs.
     """
 
     dt: ScalarLike = eqx.field(converter=as_number)
@@ -104,8 +105,8 @@ class Published(Method):
         changes = Changes(trace, delta_Z, delta_D, dt, before.lost, {+1: net[0], -1: net[1]})
 
         by_Z = tuple(
-            (entropy_gradient(z) - BITS * dD) * (1 / z.shape[0])
-            for z, dD in zip(trace.Z, delta_D, strict=True)
+            (decision.entropy_gradient(z) - BITS * dD) * (1 / z.shape[0])
+            for decision, z, dD in zip(trace.decisions, trace.Z, delta_D, strict=True)
         )
         lagging = network.trace(now.weights, batch.x, decided=before.D).inputs
         gradients = network.pull(now.weights, lagging, by_Z)

@@ -138,7 +138,7 @@ def sweep(
     )
     energy = Entropy() if energy is None else energy
     runner = Runner(arguments, mesh, final, energy)
-    base = Request(save_at=save_at, until=until, observe=chosen(observe))
+    base = Request(save_at=save_at, until=until, observe=chosen(observe, network))
     kept = _store(store, names, arguments, base, reduction, final, energy)
     with nullcontext() if kept is None or dry else kept:
         done = set() if kept is None else kept.ahead()
