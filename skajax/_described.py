@@ -7,10 +7,11 @@ from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from skajax import layers
 from skajax._checks import require
-from skajax._fingerprint import without_addresses
+from skajax._fingerprint import fingerprint, without_addresses
 from skajax.layers._layer import reads_integers
 from skajax.network import Network
 from skajax.system import State
@@ -54,7 +55,7 @@ def network(text: str, given: Network | None) -> Network:
     if given is None:
         return found
     pairs = zip(given.layers, found.layers, strict=False)
-    same = all(isinstance(read, UnknownLayer) or read == layer for layer, read in pairs)
+    same = all(_same(layer, read) for layer, read in pairs)
     require(
         same and len(given.layers) == len(found.layers),
         "network",
@@ -176,8 +177,28 @@ def _require_shapes(made: Any, there: list[Any], n: int, argument: str, must: st
     )
 
 
+def _same(layer: Any, read: Any) -> bool:
+    """Whether a layer can be what was read of a file, as far as the file tells."""
+    if isinstance(read, UnknownLayer):
+        return _fits(_told(layer), json.loads(read.entry))
+    return bool(read == layer)
+
+
+def _fits(given: Any, entry: Any) -> bool:
+    """Whether a layer, or a field of one, as :func:`_told` has it, fits what the file has of it."""
+    if not isinstance(entry, dict):
+        return given == entry
+    if entry["type"] != "array" and not hasattr(layers, entry["type"]):
+        return True  # a layer of the user's own, of which only the name and the repr are told
+    fields = given if isinstance(given, dict) else {}
+    return all(name in fields and _fits(fields[name], entry[name]) for name in entry)
+
+
 def _told(value: Any) -> Any:
-    """A layer, perhaps with another in it, as JSON has it."""
+    """A layer, perhaps with another in it, as JSON has it; of an array, what tells it from others."""
+    if isinstance(value, jax.Array | np.ndarray):
+        told = {"shape": list(value.shape), "dtype": str(value.dtype)}
+        return {"type": "array"} | told | {"digest": fingerprint(value)}
     kind = type(value)
     if getattr(layers, kind.__name__, None) is kind:
         fields = {name: _told(field) for name, field in vars(value).items()}

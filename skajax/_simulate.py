@@ -22,7 +22,14 @@ from skajax.energies import AbstractEnergy, Entropy
 from skajax.inputs import Batch, MiniBatches, Moving, as_inputs, shape_of
 from skajax.layers._layer import reads_integers
 from skajax.methods._method import AbstractMethod, Evolution, Request
-from skajax.network import Network, check_inputs, check_weights, expected_knowledge, nothing
+from skajax.network import (
+    Network,
+    check_apart,
+    check_inputs,
+    check_weights,
+    expected_knowledge,
+    nothing,
+)
 from skajax.observables import Observable, choose
 from skajax.stop import Rule
 from skajax.system import System
@@ -165,6 +172,8 @@ def check_arguments(
         "it was Moving",
     )
     check_inputs(inputs.x if not inputs.moves() else inputs.at(0.0).x, network)
+    if isinstance(inputs, MiniBatches):
+        check_apart(network, inputs.x)
     _check_rule(until)
     require(
         reduction in ("auto", "full", "off"),

@@ -18,6 +18,7 @@ __all__ = [
     "ArrayLike",
     "Bool",
     "Count",
+    "Edges",
     "Float",
     "Inputs",
     "Int",
@@ -46,6 +47,11 @@ Count: TypeAlias = int | Int[Array, "*times"]
 Key: TypeAlias = PRNGKeyArray
 Inputs: TypeAlias = Num[Array | np.ndarray, "samples *axes"]
 Knowledge: TypeAlias = Float[Array, "samples *outputs"]
+Edges: TypeAlias = (
+    Int[Array | np.ndarray, "edges 2"]
+    | Int[Array | np.ndarray, "2 edges"]
+    | Sequence[Sequence[int]]
+)
 Weights: TypeAlias = tuple[PyTree[Float[Array | np.ndarray, "..."]], ...]
 Tensors: TypeAlias = tuple[Float[Array, "..."], ...]
 

@@ -18,6 +18,7 @@ from skajax.layers._layer import (
     decide,
     decision_of,
     inputs_of,
+    joins_samples,
     learns,
     rate_of,
     reads_integers,
@@ -398,6 +399,20 @@ def _check_numbers(x: jax.Array) -> None:
     )
 
 
+def check_apart(network: Network, x: Any) -> None:
+    """Refuse mini-batches of samples whose knowledge depends on each other: nodes of one graph."""
+    Z = expected_knowledge(network, x.shape, x.dtype)
+    for place, layer, z in zip(network.rows, network.learning, Z, strict=True):
+        require(
+            not joins_samples(layer, z),
+            "x",
+            "be one batch, x or Batch(x, y), where samples depend on each other: mini-batches would take"
+            " them apart",
+            f"it was MiniBatches, and layers[{place}] ({type(layer).__name__}) joins the"
+            f" {x.shape[0]} samples",
+        )
+
+
 def check_weights(network: Network, weights: Weights, x: Any) -> None:
     """Refuse weights that ``network.init(key, x)`` could not have made: structure, shapes, dtype."""
     layers = len(network.layers)
@@ -441,11 +456,19 @@ def expected_knowledge(network: Network, shape: tuple[int, ...], dtype: np.dtype
 
 
 def _shapes(network: Network, shape: tuple[int, ...], dtype: np.dtype) -> Any:
+    # Arrays of the layers' own by their shapes, as whatever is compiled for a network knows them.
+    form = jax.tree.map(lambda a: _like(a) if eqx.is_array(a) else a, network)
+    leaves, structure = jax.tree.flatten(form)
     try:
-        hash(network)
-    except TypeError:  # a layer with arrays of its own
+        return _known(structure, tuple(leaves), shape, dtype)
+    except (TypeError, jax.errors.ConcretizationTypeError):
+        # A layer that has no hash, or whose init reads its own arrays' values.
         return _made(network, shape, dtype)
-    return _known(network, shape, dtype)
+
+
+@cached
+def _known(structure: Any, leaves: tuple[Any, ...], shape: Any, dtype: np.dtype) -> Any:
+    return eqx.filter_eval_shape(_made, structure.unflatten(leaves), shape, dtype)
 
 
 def _made(network: Network, shape: tuple[int, ...], dtype: np.dtype) -> Any:
@@ -454,7 +477,8 @@ def _made(network: Network, shape: tuple[int, ...], dtype: np.dtype) -> Any:
     return weights, jax.eval_shape(network.forward, weights, x)[0]
 
 
-_known = cached(_made)
+def _like(array: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(array.shape, array.dtype)
 
 
 def nothing(dtype: Any) -> jax.Array:

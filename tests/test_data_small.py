@@ -1,4 +1,4 @@
-"""Small data sets: scikit-learn's, and inputs made of a spectrum."""
+"""Small data sets: scikit-learn's, graphs, and inputs made of a spectrum."""
 
 import numpy as np
 import pytest
@@ -75,3 +75,35 @@ def test_an_impossible_spectrum_is_refused():
             ska.data.known_spectrum(values, samples, inputs)
     with pytest.raises(ValueError, match="Argument samples must"):
         ska.data.known_spectrum([1.0], 0, 5)
+
+
+def test_the_karate_club_is_zacharys():
+    x, y, edges = ska.data.graph("karate")
+    assert (x.dtype, y.dtype, edges.dtype) == (np.float32, np.int32, np.int32)
+    np.testing.assert_array_equal(x, np.eye(34))
+    assert edges.shape == (78, 2) and len({frozenset(pair) for pair in edges.tolist()}) == 78
+    np.testing.assert_array_equal(np.bincount(y), [17, 17])
+    assert (y[0], y[33]) == (0, 1)  # the instructor and the officer, who are no friends
+    # Their numbers of friends, the largest that there are, and the smallest: member 12's.
+    degrees = np.bincount(edges.ravel())
+    assert (degrees[0], degrees[33], degrees[11]) == (16, 17, 1)
+    assert not ((edges == 0).any(axis=1) & (edges == 33).any(axis=1)).any()
+    # Friendships are mostly within what became one club: its modularity is 0.3582 (Newman, 2006: 0.358).
+    within = (y[edges[:, 0]] == y[edges[:, 1]]).mean()
+    shares = np.bincount(y, degrees) / degrees.sum()
+    np.testing.assert_allclose(within - (shares**2).sum(), 0.3582, atol=5e-5)
+
+
+def test_the_southern_women_meet_at_events_only():
+    x, y, edges = ska.data.graph("southern_women")
+    np.testing.assert_array_equal(x, np.eye(32))
+    np.testing.assert_array_equal(y, np.repeat([0, 1], [18, 14]))
+    assert edges.shape == (89, 2)
+    np.testing.assert_array_equal(y[edges], np.tile([0, 1], (89, 1)))
+    # The best attended event, the eighth, had 14 of the women.
+    assert np.bincount(edges[:, 1])[18:].tolist() == [3, 3, 6, 4, 8, 8, 10, 14, 12, 5, 4, 6, 3, 3]
+
+
+def test_another_graph_is_refused():
+    with pytest.raises(ValueError, match=r"Argument name must be one of .*'karate'.*'cora'"):
+        ska.data.graph("cora")

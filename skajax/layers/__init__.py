@@ -3,8 +3,10 @@
 from skajax.layers._attention import SelfAttention, SelfAttentionWeights
 from skajax.layers._conv import Conv, ConvWeights
 from skajax.layers._dense import Dense, DenseWeights
+from skajax.layers._edges import edges_of
 from skajax.layers._embed import Embed
 from skajax.layers._flatten import Flatten
+from skajax.layers._graph import GraphAttentionWeights, GraphConv, GraphWeights
 from skajax.layers._layer import Layer, Stage
 from skajax.layers._normalise import Normalise, NormaliseWeights
 from skajax.layers._paced import Paced
@@ -20,6 +22,9 @@ __all__ = [
     "Embed",
     "Flatten",
     "GatedWeights",
+    "GraphAttentionWeights",
+    "GraphConv",
+    "GraphWeights",
     "Hold",
     "Join",
     "Layer",
@@ -35,4 +40,5 @@ __all__ = [
     "SelfAttentionWeights",
     "Stage",
     "Swap",
+    "edges_of",
 ]

@@ -33,6 +33,8 @@ class Layer(Protocol):
       that acts as x W on x (samples, inputs), and in no other way: it is simulated in x's row space
       where that pays;
     - ``rate``: r in dW/dt = -r ∇E (default: 1);
+    - ``joins_samples(z)``: whether, where its knowledge has z's shape, one sample's depends on other
+      samples (default: no), so that they cannot be taken apart into mini-batches;
     - ``running()``: the same layer without what only ``init`` reads, so that networks which
       differ in nothing else share their compiled programs;
     - ``reads = "integers"``, of the first layer or stage of a network: its x are whole numbers, such as
@@ -130,6 +132,12 @@ def decide(layer: Any, z: Knowledge) -> Knowledge:
 def rate_of(layer: Any) -> ScalarLike:
     """r in dW/dt = -r ∇E."""
     return getattr(layer, "rate", 1.0)
+
+
+def joins_samples(layer: Any, z: Any) -> bool:
+    """Whether one sample's knowledge depends on other samples, where it has the shape of z."""
+    own = getattr(layer, "joins_samples", None)
+    return own is not None and own(z)
 
 
 def running(layer: Any) -> Any:

@@ -1,19 +1,18 @@
 """A layer that learns at a rate of its own."""
 
-import dataclasses
 import math
 from typing import Any
 
+import equinox as eqx
 import jax
 
 from skajax._checks import as_number, require
 from skajax._types import Inputs, Key, Knowledge
 from skajax.decisions import Decision
-from skajax.layers._layer import Layer, decision_of, inputs_of, running
+from skajax.layers._layer import Layer, decision_of, inputs_of, joins_samples, running
 
 
-@dataclasses.dataclass(frozen=True)
-class Paced:
+class Paced(eqx.Module):
     """Any layer in a time of its own: dW/dt = -r ∇_W E (eq. 2, with a rate r).
 
     ``layer`` is what learns, and ``rate`` its r > 0: weights, knowledge and decisions are the layer's own.
@@ -21,7 +20,7 @@ class Paced:
     """
 
     layer: Layer
-    rate: float = 1.0
+    rate: float = eqx.field(default=1.0, static=True)
 
     def __post_init__(self) -> None:
         require(
@@ -74,6 +73,10 @@ class Paced:
     def decide(self, z: Knowledge) -> Knowledge:
         """The layer's."""
         return self.decision.decide(z)
+
+    def joins_samples(self, z: Any) -> bool:
+        """The layer's."""
+        return joins_samples(self.layer, z)
 
     def running(self) -> "Paced":
         """The same of a layer without what only ``init`` reads."""
