@@ -16,6 +16,7 @@ if sys.argv[:1] != ["-m"] or ("-m", __name__) not in pairwise(sys.orig_argv):
         entropy,
         landmarks,
         layers,
+        rules,
         stop,
         timescales,
         variational,
@@ -25,6 +26,7 @@ if sys.argv[:1] != ["-m"] or ("-m", __name__) not in pairwise(sys.orig_argv):
     from skajax._simulate import RunFailed, extend, simulate
     from skajax._version import __version__
     from skajax.energies import Energy
+    from skajax.flows import Flow
     from skajax.inputs import Batch, MiniBatches, Moving
     from skajax.layers import Dense, DenseWeights, Paced
     from skajax.methods import Adaptive, Euler, Method, Published, Step
@@ -47,6 +49,7 @@ __all__ = [
     "Descent",
     "Energy",
     "Euler",
+    "Flow",
     "Instant",
     "Method",
     "MiniBatches",
@@ -77,6 +80,7 @@ __all__ = [
     "mlp",
     "on_times",
     "plot",
+    "rules",
     "simulate",
     "state",
     "stop",

@@ -84,7 +84,8 @@ def simulate(
     Other arguments:
 
     - ``energy``: what the weights descend (:mod:`skajax.energies`): by default ``Entropy()``, each
-      layer's own entropy. ``Published`` is a rule of that one alone.
+      layer's own entropy. ``Published`` is a rule of that one alone. Or a :class:`skajax.Flow`, dW/dt of
+      your own that need be no gradient (:mod:`skajax.rules` has some).
     - ``observe``: what is recorded, names of the paper's observables or :class:`skajax.Observable` objects of
       your own; by default all of the paper's; ``()`` records times alone, and costs nothing but the steps.
       Where a layer of your own has ``decide(z)`` and no ``potential(z)``, its entropy is not known: the
@@ -120,7 +121,8 @@ def simulate(
 
     Raises ValueError for arguments that do not fit: their names, what they must be, what they were.
     """
-    request = Request(t1, steps, save_at, dense, until, checkpoint, choose(observe, network))
+    observables = choose(observe, network, energy)
+    request = Request(t1, steps, save_at, dense, until, checkpoint, observables)
     system, start = prepare(network, weights, x, method, request, reduction, energy)
     warn_saturated(system, start, x)
     evolution = method.evolve(system, start, request)
@@ -207,7 +209,8 @@ def pose(
     if isinstance(weights, tuple):
         weights = tuple(w if jax.tree.leaves(w) else nothing(x.dtype) for w in weights)
     check_weights(network, weights, x)
-    energy.check(batch, expected_knowledge(network, batch.x.shape, batch.x.dtype))
+    given = batch if inputs.moves() else Batch(x, inputs.y)
+    energy.check(given, expected_knowledge(network, x.shape, x.dtype))
     running = network.running()
     system = System(running, inputs, as_arrays(energy, weights_dtype_of(batch.x)))
     reduces = isinstance(inputs, Batch) and method.rotates and not energy.reads_weights

@@ -14,8 +14,9 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from skajax._checks import as_number, require, require_positive
+from skajax._checks import as_number, is_traced, require, require_positive
 from skajax._types import PerLayer, ScalarLike, Weights
 from skajax.inputs import Batch
 from skajax.network import Trace, matrices
@@ -37,13 +38,21 @@ class AbstractEnergy(eqx.Module):
 
     @property
     @abc.abstractmethod
-    def local(self) -> bool:
-        """Whether each layer descends its own number alone, its inputs taken as given."""
+    def local(self) -> bool | None:
+        """Whether each layer descends its own number alone, its inputs taken as given.
+
+        None: it is no energy but a :class:`skajax.Flow`, whose gradient nothing descends.
+        """
 
     @property
     def reads_weights(self) -> bool:
         """Whether it depends on weights otherwise than through the trace."""
         return False
+
+    @property
+    def watched(self) -> "AbstractEnergy | None":
+        """The energy whose balance is recorded: itself; of a :class:`skajax.Flow` what it names, or None."""
+        return self
 
     @abc.abstractmethod
     def __call__(self, weights: Weights, trace: Trace, batch: Batch) -> PerLayer:
@@ -52,7 +61,8 @@ class AbstractEnergy(eqx.Module):
     def check(self, batch: Batch, Z: Any) -> None:
         """Raise ValueError where the batch, or the network, is none for this energy.
 
-        ``Z`` has the shapes of the layers' knowledge.
+        ``batch`` has all samples; of those that move, and inside jit, only the shapes are known. ``Z``
+        has the shapes of the layers' knowledge of it.
         """
 
     @property
@@ -90,6 +100,13 @@ class Sum(AbstractEnergy):
     def terms(self) -> tuple[tuple[ScalarLike, AbstractEnergy], ...]:
         """Its parts."""
         return self.parts
+
+    @property
+    def watched(self) -> AbstractEnergy | None:
+        """The sum of what its terms watch; None if one of them watches nothing."""
+        each = [(factor, energy.watched) for factor, energy in self.parts]
+        found = tuple((factor, energy) for factor, energy in each if energy is not None)
+        return Sum(found) if len(found) == len(each) else None
 
     def __call__(self, weights: Weights, trace: Trace, batch: Batch) -> PerLayer:
         """Σ factor · energy."""
@@ -148,10 +165,7 @@ class CrossEntropy(AbstractEnergy):
 
     def __call__(self, weights: Weights, trace: Trace, batch: Batch) -> PerLayer:
         """The loss in the last place."""
-        z = trace.Z[-1]
-        logarithms = jax.nn.log_softmax(z, axis=-1)
-        loss = -jnp.sum(_targets(batch.y, z) * logarithms) * (1 / z.shape[0])
-        return _in_last(loss, trace)
+        return _in_last(cross_entropy(trace.Z[-1], batch.y), trace)
 
     def check(self, batch: Batch, Z: Any) -> None:
         """Targets for each sample, within the classes."""
@@ -297,6 +311,12 @@ class Energy(AbstractEnergy):
         """Nothing is known of it before it is called."""
 
 
+def cross_entropy(z: Any, y: Any) -> Any:
+    """-mean log softmax(z)_y, nats, of logits z (samples, classes) and targets."""
+    logarithms = jax.nn.log_softmax(z, axis=-1)
+    return -jnp.sum(_targets(y, z) * logarithms) * (1 / z.shape[0])
+
+
 def _in_last(value: Any, trace: Trace) -> PerLayer:
     return jnp.zeros(len(trace.Z), value.dtype).at[-1].set(value)
 
@@ -322,4 +342,20 @@ def _check_targets(energy: str, y: Any, z: Any) -> None:
         "y",
         f"have the shape {z.shape[:-1]} as class labels, or {z.shape} as values, for {energy}",
         f"it was {y.shape}, {y.dtype}",
+    )
+    if labels:
+        check_labels(y, z.shape[-1], energy)
+
+
+def check_labels(y: Any, classes: int, energy: str) -> None:
+    """Refuse class labels outside of 0 .. classes - 1, where their values are known."""
+    if is_traced(y) or isinstance(y, jax.ShapeDtypeStruct):
+        return
+    values = np.asarray(y)
+    outside = values[(values < 0) | (values >= classes)]
+    require(
+        outside.size == 0,
+        "y",
+        f"hold class labels from 0 to {classes - 1}, the network having {classes} outputs, for {energy}",
+        lambda: f"it held {outside.flat[0]}",
     )

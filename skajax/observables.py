@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from skajax import entropy as ent
 from skajax._checks import require
 from skajax._types import Array, PerLayer
+from skajax.energies import AbstractEnergy
 from skajax.network import Network
 from skajax.system import Instant
 
@@ -140,12 +141,17 @@ def observe(observables: Sequence[Observable], instant: Instant) -> Observables:
     return Observables(found)
 
 
-def choose(wanted: Any, network: Any = None) -> tuple[Observable, ...]:
-    """Observables by name or as they are; None: all of the paper's that there are of the network."""
+def choose(wanted: Any, network: Any = None, energy: Any = None) -> tuple[Observable, ...]:
+    """Observables by name or as they are; None: all of the paper's that there are.
+
+    Of a network whose entropy is not known, and under a flow that watches no energy, some are left out.
+    """
     if wanted is None:
         decisions = network.decisions if isinstance(network, Network) else ()
-        known = all(decision.known for decision in decisions)
-        return PAPER if known else tuple(each for each in PAPER if each.name not in OF_POTENTIAL)
+        absent = () if all(decision.known for decision in decisions) else OF_POTENTIAL
+        if isinstance(energy, AbstractEnergy) and energy.watched is None:
+            absent += BALANCE
+        return PAPER if not absent else tuple(each for each in PAPER if each.name not in absent)
     require(
         isinstance(wanted, Sequence) and not isinstance(wanted, str),
         "observe",
@@ -298,6 +304,8 @@ PAPER = (
 OF_POTENTIAL = ("entropy", "tensor_net", "tensor_net_equation")
 """What there is only where the decisions' potential is known."""
 NAMES = tuple(each.name for each in PAPER)
+BALANCE = ("energy", "dissipation", "transport")
+"""What there is only where an energy drives, or is watched."""
 DIAGNOSTICS = tuple(name for name in NAMES if name != "energy")
 """What there is of SKA's own rule, whose energy is the entropy."""
 BY_NAME = {each.name: each for each in PAPER}

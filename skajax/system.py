@@ -1,6 +1,6 @@
 """What evolves: a network that descends an energy on its inputs, dW/dt = -r ∇E."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -8,9 +8,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from skajax._checks import require
 from skajax._types import Array, Bool, Inputs, PerLayer, Scalar, ScalarLike, Tensors, Weights
 from skajax.energies import AbstractEnergy, Entropy, Sum
 from skajax.entropy import BITS, growth_rate
+from skajax.flows import Flow
 from skajax.inputs import Batch, shape_of
 from skajax.network import Network, Trace, expected_knowledge, inner, matrices
 from skajax.reduction import RowSpace
@@ -32,8 +34,9 @@ class System(eqx.Module):
 
         dW^(l)/dt = -r_l ∇_{W^(l)} E(W, x(t))
 
-    With a ``space`` the inputs, and the first layer's weights, are coordinates in it. What is
-    observed of weights is of the whole ones (:meth:`whole`).
+    Flows among the terms of ``energy`` (:class:`skajax.Flow`) stand for as many -∇E. With a ``space``
+    the inputs, and the first layer's weights, are coordinates in it. What is observed of weights is of
+    the whole ones (:meth:`whole`).
     """
 
     network: Network
@@ -50,20 +53,36 @@ class System(eqx.Module):
     def flow(self, t: ScalarLike, weights: Weights) -> Weights:
         """dW/dt = -r ∇E, per unit of time, in the structure of the weights."""
         batch = self.inputs.at(t)
-        parts = [
-            part for part in (self._local(weights, batch), self._global(weights, batch)) if part
-        ]
-        gradient = jax.tree.map(lambda *g: sum(g[1:], start=g[0]), *parts)
+        gradient = self.gradient(self.energy, weights, batch)
         rates = self.network.rates(self.dtype)
         return tuple(
             jax.tree.map(lambda g, r=rate: -g if r is None else -r * g, each)
             for each, rate in zip(gradient, rates, strict=True)
         )
 
+    def gradient(self, energy: AbstractEnergy, weights: Weights, batch: Batch) -> Weights:
+        """∇E: of local terms each layer's own, of global ones through all layers, of flows minus those."""
+        parts = [
+            part
+            for part in (
+                self._local(energy, weights, batch),
+                self._global(energy, weights, batch),
+                *self._flows(energy, weights, batch),
+            )
+            if part
+        ]
+        return jax.tree.map(lambda *g: sum(g[1:], start=g[0]), *parts)
+
+    @property
+    def descends(self) -> bool:
+        """Whether the flow is that of energies alone, so that there is a :meth:`potential`."""
+        return all(part.local is not None for _, part in self.energy.terms)
+
     def potential(self, t: ScalarLike, weights: Weights) -> Callable[[Weights], Scalar]:
         """Σ E of other weights, whose gradient at these is minus the flow, where all rates are 1.
 
-        For local terms each layer's input is held at what these weights make of x.
+        For local terms each layer's input is held at what these weights make of x. A
+        :class:`skajax.Flow` has none: see :attr:`descends`.
         """
         batch = self.inputs.at(t)
         given = self.network.trace(weights, batch.x).inputs
@@ -106,9 +125,9 @@ class System(eqx.Module):
         found = root_sums([list(matrices(weights[place])) for place in self.network.rows])
         return found if self.space is None else self.space.weight_norm(found)
 
-    def _local(self, weights: Weights, batch: Batch) -> Weights | None:
+    def _local(self, energy: Any, weights: Weights, batch: Batch) -> Weights | None:
         """The gradient of the local terms: each layer's of its own, with its inputs held fixed."""
-        energy = _only(self.energy, local=True)
+        energy = _only(energy, local=True)
         if energy is None:
             return None
         trace = self.network.trace(weights, batch.x)
@@ -124,9 +143,9 @@ class System(eqx.Module):
         pulled = self.network.pull(weights, trace.inputs, by_Z)
         return jax.tree.map(jnp.add, pulled, by_weights)
 
-    def _global(self, weights: Weights, batch: Batch) -> Weights | None:
+    def _global(self, energy: Any, weights: Weights, batch: Batch) -> Weights | None:
         """The gradient of the global terms, through all layers."""
-        energy = _only(self.energy, local=False)
+        energy = _only(energy, local=False)
         if energy is None:
             return None
 
@@ -134,6 +153,13 @@ class System(eqx.Module):
             return jnp.sum(energy(weights, self.network.trace(weights, batch.x), batch))
 
         return jax.grad(total)(weights)
+
+    def _flows(self, energy: AbstractEnergy, weights: Weights, batch: Batch) -> Iterator[Weights]:
+        """Minus each of the given flows, times its factor."""
+        for factor, part in energy.terms:
+            if isinstance(part, Flow):
+                velocity = part.velocity(weights, self.network.trace(weights, batch.x), batch)
+                yield jax.tree.map(lambda v, f=factor: -f * v, velocity)
 
 
 class Instant:
@@ -265,14 +291,18 @@ class Instant:
 
     @cached_property
     def energy(self) -> PerLayer:
-        """B E: summed over samples, as all sums here are."""
-        return self.samples * self.system.energy(self.coordinates, self._moving[0], self.batch)
+        """B E: summed over samples, as all sums here are; under a :class:`skajax.Flow` of what it watches."""
+        return self.samples * self._watched(self.coordinates, self._moving[0], self.batch)
 
     @cached_property
     def dissipation(self) -> PerLayer:
         """-⟨∇_W (B E), Ẇ⟩ = B ⟨flow / r, Ẇ⟩: what the layer's own weights take off."""
         if self.changes is not None:
             return self.changes.dissipation
+        if not self.system.descends:
+            gradient = self.system.gradient(self._watched, self.coordinates, self.batch)
+            own = [-inner(g, v) for g, v in zip(gradient, self.velocity, strict=True)]
+            return self.samples * self.network.per_layer(own)
         return self.samples * self.network.inner(self.flow, self.velocity)
 
     @cached_property
@@ -283,7 +313,7 @@ class Instant:
         trace, motion = self._moving
         system, w = self.system, self.coordinates
         parts = []
-        local, spread = (_only(system.energy, local=each) for each in (True, False))
+        local, spread = (_only(self._watched, local=each) for each in (True, False))
         moves = any(part is not None for part in motion.carried) or self._batch_dot is not None
         if local is not None and moves:
 
@@ -307,6 +337,20 @@ class Instant:
         if not parts:
             return jnp.zeros(len(trace.Z), system.dtype)
         return self.samples * sum(parts[1:], start=parts[0])
+
+    @property
+    def _watched(self) -> AbstractEnergy:
+        """The energy whose balance this is."""
+        watched = self.system.energy.watched
+        require(
+            watched is not None,
+            "observe",
+            "leave out energy, dissipation and transport where a Flow watches no energy"
+            " (Flow(function, energy=...) would say which)",
+            "it asked for one of them",
+        )
+        assert watched is not None
+        return watched
 
     @cached_property
     def _batch_dot(self) -> Any:
@@ -440,7 +484,7 @@ def root_sums(groups: Any) -> PerLayer:
 
 def _only(energy: AbstractEnergy, *, local: bool) -> AbstractEnergy | None:
     """The local terms of an energy, or the global ones, as one energy; None if there are none."""
-    if energy.local == local and len({part.local for _, part in energy.terms}) == 1:
+    if {part.local for _, part in energy.terms} == {local}:
         return energy
     parts = tuple(part for part in energy.terms if part[1].local == local)
     return Sum(parts) if parts else None

@@ -66,8 +66,9 @@ class Descent(Method):
     def step(self, system: System, now: Now) -> Step:
         """W ← W + u, where u is the optimiser's answer to the energy's gradient."""
         rates = system.flow(now.t, now.weights)
-        energy = system.potential(now.t, now.weights)
-        value, gradient = energy(now.weights), jax.tree.map(jnp.negative, rates)
+        gradient = jax.tree.map(jnp.negative, rates)
+        energy = system.potential(now.t, now.weights) if system.descends else None
+        value = jnp.zeros((), system.dtype) if energy is None else energy(now.weights)
         update, state = self._answer(gradient, now.memory, now.weights, value, energy)
         # Optax mixes integer step counts with floats, which strict promotion would refuse.
         weights: Any
@@ -89,16 +90,26 @@ class Descent(Method):
             raise _unfit(error) from error
 
     def _answer(
-        self, gradient: Any, state: Any, weights: Any, value: Scalar, value_fn: Callable[..., Any]
+        self,
+        gradient: Any,
+        state: Any,
+        weights: Any,
+        value: Scalar,
+        value_fn: Callable[..., Any] | None,
     ) -> tuple[Any, Any]:
-        """Its update, and its next state, by whatever of the arguments it asks for."""
-        given = {"value": value, "grad": gradient, "value_fn": value_fn}
+        """Its update, and its next state, by whatever of the arguments it asks for.
+
+        A flow that is no gradient has no value: an optimiser that asks for one is refused.
+        """
+        given: dict[str, Any] = {"grad": gradient}
+        if value_fn is not None:
+            given |= {"value": value, "value_fn": value_fn}
         answer = optax.with_extra_args_support(self.optimiser).update
         try:
             with jax.numpy_dtype_promotion("standard"):
                 return answer(gradient, state, weights, **given)
         except (TypeError, ValueError) as error:
-            raise _unfit(error) from error
+            raise _unfit(error, value_fn is not None) from error
 
     def _learning_rate(self, now: Now, state: Any, value: Scalar, gradient: Any) -> Scalar:
         """η_k, where ``state`` is the optimiser's after step k: it holds what the step used."""
@@ -151,10 +162,13 @@ class Descent(Method):
         return jnp.max(jnp.where(found, own / jnp.where(found, steps, 1), 0)) * searched
 
 
-def _unfit(error: Exception) -> ValueError:
+def _unfit(error: Exception, descends: bool = True) -> ValueError:
+    needs = "their gradient, value=, grad= and value_fn="
+    if not descends:
+        needs = "the flow (a Flow has no potential, and so no value=)"
     return ValueError(
-        "Argument optimiser must fit the weights, and need nothing but their gradient, value=, grad="
-        f" and value_fn=, but it raised {type(error).__name__}: {error}."
+        f"Argument optimiser must fit the weights, and need nothing but {needs},"
+        f" but it raised {type(error).__name__}: {error}."
     )
 
 

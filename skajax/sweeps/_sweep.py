@@ -24,7 +24,7 @@ from skajax.energies import AbstractEnergy, Entropy
 from skajax.methods import AbstractMethod
 from skajax.methods._method import INVALID, Request
 from skajax.network import Network
-from skajax.observables import PAPER, Observable
+from skajax.observables import Observable
 from skajax.observables import choose as chosen
 from skajax.stop import Rule
 from skajax.sweeps._block import devices_of
@@ -138,7 +138,7 @@ def sweep(
     )
     energy = Entropy() if energy is None else energy
     runner = Runner(arguments, mesh, final, energy)
-    base = Request(save_at=save_at, until=until, observe=chosen(observe, network))
+    base = Request(save_at=save_at, until=until, observe=chosen(observe, network, energy))
     kept = _store(store, names, arguments, base, reduction, final, energy)
     with nullcontext() if kept is None or dry else kept:
         done = set() if kept is None else kept.ahead()
@@ -282,7 +282,7 @@ def _store(
     # What is there unless it is asked for otherwise is not told: stores of before stay the same sweep's.
     if not isinstance(energy, Entropy) or not energy.local:
         same["energy"] = energy
-    if base.observe != PAPER:
+    if base.observe != chosen(None, energy=energy):
         same["observe"] = base.observe
     described |= {name: describe([value]) for name, value in same.items()}
     return Store(
