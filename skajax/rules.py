@@ -21,6 +21,7 @@ import numpy as np
 
 from skajax._checks import as_array, as_key, is_whole, require, require_positive
 from skajax._types import Array, Float, Inputs, Int, Key, PerLayer, ScalarLike, Tensors, Weights
+from skajax.decisions import Decision
 from skajax.energies import (
     AbstractEnergy,
     CrossEntropy,
