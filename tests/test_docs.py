@@ -1,22 +1,74 @@
-"""The pages of docs/ run as they stand, each in a process's memory of its own."""
+"""The documentation's pages run as they stand, and say what the code and the measurements say."""
 
+import importlib
+import importlib.util
 import pathlib
+import pkgutil
 import re
 
 import matplotlib.pyplot as plt
 import pytest
 
-DOCS = pathlib.Path(__file__).parent.parent / "docs"
+import skajax
+
+ROOT = pathlib.Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = sorted(page for page in DOCS.rglob("*.md") if "```python" in page.read_text())
 
 
-@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.stem)
+def blocks(page):
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)
-    assert len(blocks) >= 2
-    own = [line for line in blocks[0].splitlines() if line and not line.startswith(("import", "@"))]
-    assert len(own) <= 15
+    monkeypatch.setattr(plt, "show", lambda: None)
     names = {"__name__": f"docs_{page.stem}"}
-    for block in blocks:
+    for block in blocks(page):
         exec(compile(block, str(page), "exec"), names)
     plt.close("all")
+
+
+@pytest.mark.parametrize(
+    "page", sorted((DOCS / "howto").glob("own_*.md")), ids=lambda page: page.stem
+)
+def test_a_part_of_ones_own_takes_fifteen_lines(page):
+    code, _ = blocks(page)
+    own = [line for line in code.splitlines() if line and not line.startswith(("import", "@"))]
+    assert len(own) <= 15
+
+
+def test_tables_are_what_the_code_and_the_measurements_say():
+    spec = importlib.util.spec_from_file_location("docs_make", DOCS / "make.py")
+    make = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make)
+    old = [
+        page.name
+        for page in DOCS.rglob("*.md")
+        if make.filled(page.read_text()) != page.read_text()
+    ]
+    assert not old, f"python docs/make.py was not run: {old}"
+
+
+def test_every_public_name_is_on_a_page_of_the_api():
+    shown = {
+        name
+        for page in (DOCS / "api").glob("*.md")
+        for name in re.findall(r"^::: (\S+)", page.read_text(), re.MULTILINE)
+    }
+    rooms = {
+        f"skajax.{each.name}"
+        for each in pkgutil.iter_modules(skajax.__path__)
+        if each.name[0] != "_"
+    }
+    whole = {name for name in rooms if name in shown}
+    missing = []
+    for name in skajax.__all__:
+        value = getattr(skajax, name)
+        home = getattr(value, "__module__", "")
+        inside = any(home == room or home.startswith(f"{room}.") for room in whole)
+        if f"skajax.{name}" not in shown | rooms and not inside and name != "__version__":
+            missing.append(name)
+    without = sorted(rooms - whole - {"skajax.cli", "skajax.network", "skajax.trajectory"})
+    assert not missing and not without

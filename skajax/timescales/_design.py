@@ -87,7 +87,7 @@ def design(
     Returns a :class:`Design`, whose ``network`` is to be initialised and run as any: ``weights =
     found.network.init(key, x)``, then ``ska.simulate(found.network, weights, x, ...)`` by any method.
     That a time cannot be reached is no error: ``found.reached`` and ``str(found)`` say so. For given
-    weights and exact times, at the price of simulations, see :func:`skajax.study.synchronise`.
+    weights and exact times, at the price of simulations, see ``skajax.study.synchronise``.
 
     Works outside of jit, vmap and grad. Raises ValueError for arguments that do not fit: their names,
     what they must be, what they were.
