@@ -1,12 +1,16 @@
 """The documentation's pages run as they stand, and say what the code and the measurements say."""
 
+import doctest
 import importlib
 import importlib.util
 import pathlib
 import pkgutil
 import re
 
+import jax
+import jax.numpy as jnp
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 
 import skajax
@@ -27,6 +31,27 @@ def test_a_page_runs(page, tmp_path, monkeypatch):
     names = {"__name__": f"docs_{page.stem}"}
     for block in blocks(page):
         exec(compile(block, str(page), "exec"), names)
+    plt.close("all")
+
+
+EXAMPLES = [
+    example
+    for path in sorted((ROOT / "skajax").rglob("*.py"))
+    if ">>> " in path.read_text()
+    for example in doctest.DocTestFinder(exclude_empty=True).find(
+        importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    )
+    if example.examples
+]
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
+def test_an_example_of_a_docstring_runs(example, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    example.globs |= {"jax": jax, "jnp": jnp, "np": np, "ska": skajax}
+    said = []
+    found = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example, out=said.append)
+    assert found.attempted and not found.failed, "".join(said)
     plt.close("all")
 
 
