@@ -67,7 +67,7 @@ def gallery() -> str:
     ]
     shared = [functions[name] for name in ("images", "start")]
     parts = [
-        "All of them begin with this:\n\n" + code("\n\n".join(segment(source, f) for f in shared))
+        "All of them begin with this:\n\n" + code("\n\n\n".join(segment(source, f) for f in shared))
     ]
     for name in names:
         caption = ast.get_docstring(functions[name])

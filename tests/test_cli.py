@@ -74,8 +74,12 @@ def test_readme_snippets_run(tmp_path, monkeypatch):
     names = {}
     for snippet in blocks("python"):
         exec(compile(snippet, "README.md", "exec"), names)
-    assert names["runs"].flow_norm.shape == (8, 49, 4)
-    assert names["run"].outcome.completed
+    assert names["run"].outcome.completed and names["data"].flow_norm.shape == (4, 24, 4)
+    assert (tmp_path / "flow.png").stat().st_size > 0
+
+
+def test_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
     plt.close("all")
 
 
@@ -209,9 +213,10 @@ def test_a_sweep_of_several_processes_finds_the_others_first(config, monkeypatch
     assert "Argument --distributed must be given where SLURM" in told and "no coordinator" in told
 
 
-def test_the_sweep_of_the_readme_runs(tmp_path, monkeypatch, capsys):
+def test_the_sweep_of_the_documentation_runs(tmp_path, monkeypatch, capsys):
+    page = (ROOT / "docs" / "concepts" / "sweeps.md").read_text(encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    (example,) = blocks("toml")
+    (example,) = re.findall(r"^```toml\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
     Path("sweep.toml").write_text(example, encoding="utf-8")
     assert main(["sweep", "sweep.toml", "--out", "out"]) == 0
     assert "32 of 32 lanes done;" in capsys.readouterr().out
