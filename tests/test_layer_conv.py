@@ -216,7 +216,7 @@ BAD = {
     "groups": ({"groups": 3}, "groups must divide the 8 channels, but it was 3"),
     "scale": ({"scale": -1.0}, "scale must be a finite standard deviation"),
     "precision": ({"precision": "exact"}, "precision must be"),
-    "decision": ({"decision": "softmax"}, "decision must be"),
+    "decision": ({"decision": "logistic"}, "decision must be"),
 }
 
 
