@@ -102,7 +102,7 @@ def test_a_flow_of_weights_alone_decays_exactly():
 def test_without_a_watched_energy_there_is_no_balance():
     network, weights, x, _ = problem()
     decay = ska.Flow(lambda w, trace, batch: jax.tree.map(jnp.negative, w))
-    names = [each.name for each in choose(None, decay)]
+    names = [each.name for each in choose(None, energy=decay)]
     assert names == [name for name in NAMES if name not in BALANCE]
     for name in BALANCE:
         with pytest.raises(ValueError, match="Flow watches no energy"):

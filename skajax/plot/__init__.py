@@ -20,6 +20,7 @@ from skajax.plot._convergence import convergence, invariance
 from skajax.plot._history import history, output_mean
 from skajax.plot._phase import flow_against_knowledge, phase_portrait, tensor_net_against_knowledge
 from skajax.plot._predicted import predicted_times
+from skajax.plot._rules import rules
 from skajax.plot._separation import separation
 from skajax.plot._steps import step_sizes
 from skajax.plot._surface import heatmap, lagrangian_3d
@@ -37,6 +38,7 @@ __all__ = [
     "output_mean",
     "phase_portrait",
     "predicted_times",
+    "rules",
     "separation",
     "step_sizes",
     "tensor_net_against_knowledge",

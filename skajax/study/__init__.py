@@ -8,6 +8,7 @@ from skajax.study.invariance import invariance
 from skajax.study.invariance_table import invariance_table
 from skajax.study.recommend import Recommendation, cost_table, precision_floor, recommend
 from skajax.study.reproduce import Reproduction, reproduce
+from skajax.study.rules import rules, rules_table
 from skajax.study.schedules import schedules, schedules_table
 from skajax.study.separation import (
     cluster_agreement,
@@ -43,6 +44,8 @@ __all__ = [
     "probe_accuracy",
     "recommend",
     "reproduce",
+    "rules",
+    "rules_table",
     "schedules",
     "schedules_table",
     "separation",
