@@ -35,10 +35,13 @@ class Flow(AbstractEnergy):
 
     ``Published`` refuses it, and Descent with an optimiser that asks for the energy's value (line searches).
 
-    ::
-
-        decay = ska.Flow(lambda weights, trace, batch: jax.tree.map(lambda w: -w, weights))
-        run = ska.simulate(network, weights, x, ska.Euler(0.1), steps=5, energy=decay)
+    >>> x, y = ska.data.mnist_subset(per_class=1)
+    >>> network = ska.mlp([8, 10])
+    >>> weights = network.init(jax.random.key(0), x)
+    >>> decay = ska.Flow(lambda weights, trace, batch: jax.tree.map(lambda w: -w, weights))
+    >>> run = ska.simulate(network, weights, x, ska.Euler(0.1), steps=5, energy=decay)
+    >>> print(f"{run.weight_norm[-1, 0] / run.weight_norm[0, 0]:.4f}")  # 0.9 ** 5
+    0.5905
     """
 
     function: Callable[[Weights, Trace, Batch], Weights]

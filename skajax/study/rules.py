@@ -73,7 +73,7 @@ RULES: Mapping[str, _Rule] = {
         "forward-forward", lambda network, x, key: named.forward_forward(), 200.0
     ),
 }
-"""By name. All horizons are long enough for the rule to have done what it does."""
+"""By name. Horizons see a rule through, but for forward-forward: it is stiff, and stopped while it learns."""
 
 
 class _Size(NamedTuple):
