@@ -57,6 +57,16 @@ class Solution:
             curve, time = self._at(t)
             return _state_on(self.system, curve, time)
 
+    def see(self, function: Callable[[Instant], Any], t: float) -> Any:
+        """What a function gives of the :class:`skajax.Instant` at one time; compiled once a function."""
+        with working(self.double):
+            if len(self.t) == 1:
+                weights, time = self._weights(0), jnp.asarray(t, self.t.dtype)
+            else:
+                curve, time = self._at(t)
+                weights = _weights_on(curve, time)
+            return _see(self.system, weights, time, function)
+
     def read(self, reading: Reading, t: float) -> tuple[np.ndarray, np.ndarray]:
         """A reading at one time, and its slope there: its derivative along the interpolant."""
         with working(self.double):
@@ -104,6 +114,16 @@ def _start(system: System, weights: Weights) -> Tensors:
 @eqx.filter_jit
 def _state_on(system: System, curve: Any, t: Scalar) -> State:
     return system.state(t, curve.evaluate(t))
+
+
+@eqx.filter_jit
+def _weights_on(curve: Any, t: Scalar) -> Weights:
+    return curve.evaluate(t)
+
+
+@eqx.filter_jit
+def _see(system: System, weights: Weights, t: Scalar, function: Callable[[Instant], Any]) -> Any:
+    return function(Instant(system, t, weights))
 
 
 @eqx.filter_jit

@@ -137,11 +137,10 @@ def legend_texts(legend):
 
 def test_public_names():
     assert set(plot.__all__) == {
-        *("comparison", "convergence", "ensemble", "flow_against_knowledge", "heatmap", "history"),
-        *("invariance", "lagrangian_3d", "output_mean", "phase_portrait", "predicted_times"),
-        *("separation", "step_sizes"),
-        "tensor_net_against_knowledge",
-        "work_precision",
+        *("animate", "attention", "comparison", "convergence", "ensemble"),
+        *("flow_against_knowledge", "graph", "heatmap", "history", "invariance", "lagrangian_3d"),
+        *("maps", "output_mean", "phase_portrait", "predicted_times", "rules", "separation"),
+        *("step_sizes", "tensor_net_against_knowledge", "work_precision"),
     }
     assert ska.plot is plot
 

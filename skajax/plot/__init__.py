@@ -13,11 +13,18 @@ quantity, its symbol and its unit; a pure number has none.
 Curves take an ensemble as well as a run: runs stacked by ``jax.vmap``, or a dataset of
 ``skajax.sweep``. They are drawn as the median over the runs, and bands from 25 to 75 % and from 5 to
 95 % of them. What belongs to one run alone (landmarks, heat maps, steps) takes one run.
+
+Layers with space have maps of what they know at each place, side by side or as an animation; attention,
+its weights; graphs, colours at their nodes. What is drawn at chosen times takes a dense run
+(``simulate(..., dense=True)``), which knows its state at any.
 """
 
+from skajax.plot._attention import attention
 from skajax.plot._compare import comparison, ensemble
 from skajax.plot._convergence import convergence, invariance
+from skajax.plot._graph import graph
 from skajax.plot._history import history, output_mean
+from skajax.plot._maps import animate, maps
 from skajax.plot._phase import flow_against_knowledge, phase_portrait, tensor_net_against_knowledge
 from skajax.plot._predicted import predicted_times
 from skajax.plot._rules import rules
@@ -27,14 +34,18 @@ from skajax.plot._surface import heatmap, lagrangian_3d
 from skajax.plot._work_precision import work_precision
 
 __all__ = [
+    "animate",
+    "attention",
     "comparison",
     "convergence",
     "ensemble",
     "flow_against_knowledge",
+    "graph",
     "heatmap",
     "history",
     "invariance",
     "lagrangian_3d",
+    "maps",
     "output_mean",
     "phase_portrait",
     "predicted_times",

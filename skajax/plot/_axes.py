@@ -36,6 +36,12 @@ def label(observable: str | Observable, *, narrow: bool = False) -> str:
     return "\n".join(parts + qualifier)
 
 
+def number(value: float, digits: int = 2) -> str:
+    """A number of so many digits, with powers of ten as they are printed: 7.2 × 10⁵."""
+    shown, _, exponent = f"{value:.{digits}g}".partition("e")
+    return rf"${shown} \times 10^{{{int(exponent)}}}$" if exponent else shown
+
+
 def single(ax: Axes | None, *, size: tuple[float, float] = (6.6, 3.9)) -> Axes:
     """The axes given, or those of a new figure; dressed."""
     if ax is None:
@@ -55,9 +61,14 @@ def panels(axes: AxesLike | None, layers: int) -> AxesArray:
     )
     for layer, ax in enumerate(given, 1):
         _dress(ax)
-        title = {"fontsize": "medium", "fontweight": "bold"}
-        ax.set_title(f"layer {layer}", loc="left", color=layer_colour(layer, layers), **title)
+        title_layer(ax, layer, layers)
     return given
+
+
+def title_layer(ax: Axes, layer: int, layers: int) -> None:
+    """Which layer the axes are of, in its colour."""
+    colour = layer_colour(layer, layers)
+    ax.set_title(f"layer {layer}", loc="left", color=colour, fontsize="medium", fontweight="bold")
 
 
 def pair(axes: AxesLike | None) -> AxesArray:
@@ -149,6 +160,14 @@ def legend_above(ax: Axes, handles: Sequence[Artist]) -> None:
         texts = [_in_a_row(handle) for handle in handles]
         place = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "borderaxespad": 0.2}
         ax.legend(handles, texts, **_PLAIN, ncols=len(handles), **place)
+
+
+def legend_at_the_right(ax: Axes) -> None:
+    """A legend in a row above the axes, at their right end, for those with a title at the left."""
+    handles = named(ax)
+    texts = [_in_a_row(handle) for handle in handles]
+    place = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "borderaxespad": 0.2}
+    ax.legend(handles, texts, **_PLAIN, ncols=len(handles), handletextpad=0.3, **place)
 
 
 def legend_below(axes: AxesArray, *, own: bool, also: Sequence[Artist] = ()) -> None:

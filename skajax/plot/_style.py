@@ -11,6 +11,8 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.colors import Colormap, ListedColormap, to_hex
 
+from skajax._types import Float
+
 _DASHES = (
     "-",
     (0, (7, 1.5)),
@@ -60,6 +62,15 @@ MAGNITUDE = colormaps["viridis"]
 """Of quantities that are never negative, over whole areas."""
 SIGNED = _part("PuOr_r", 0.1, 0.9)
 """Of quantities with a sign: purple below 0, white at 0, orange above."""
+
+
+def shades(values: Float[np.ndarray, "..."], *, signed: bool) -> dict[str, Any]:
+    """Colour map and limits of values, for images and scatters: symmetric about 0 if they have a sign."""
+    top = float(np.abs(values).max(initial=0.0)) or 1.0
+    if signed:
+        return {"cmap": SIGNED, "vmin": -top, "vmax": top}
+    return {"cmap": MAGNITUDE, "vmin": 0.0, "vmax": top}
+
 
 GREY = "0.55"
 INK = "0.15"

@@ -11,7 +11,16 @@ from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 from skajax._checks import require
 from skajax._types import Float
 from skajax.observables import BY_NAME
-from skajax.plot._axes import TIME, colour_bar, draw_marks, label, legend_above, named, single
+from skajax.plot._axes import (
+    TIME,
+    colour_bar,
+    draw_marks,
+    label,
+    legend_above,
+    named,
+    number,
+    single,
+)
 from skajax.plot._history import LANDMARKS
 from skajax.plot._read import check_observable, one_run, series, times
 from skajax.plot._style import INK, MAGNITUDE, SIGNED, layer_colour, layer_line
@@ -88,10 +97,8 @@ def heatmap(
 
 
 def _amount(value: float, unit: str) -> str:
-    """Two digits and a unit, with powers of ten as they are printed: 7.2 × 10⁵ bit/time."""
-    digits, _, exponent = f"{value:.2g}".partition("e")
-    number = rf"${digits} \times 10^{{{int(exponent)}}}$" if exponent else digits
-    return number + (unit.removeprefix("1") if unit.startswith("1") else f" {unit}")
+    """Two digits and a unit: 7.2 × 10⁵ bit/time."""
+    return number(value) + (unit.removeprefix("1") if unit.startswith("1") else f" {unit}")
 
 
 def _edges(t: Float[np.ndarray, " times"]) -> Float[np.ndarray, " edges"]:
