@@ -1,15 +1,19 @@
 """skajax: learning as a continuous-time process, dW/dt = -∇H, in JAX."""
 
 import importlib
+import os
 import sys
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from skajax._interrupt import finishing
 
-# ``python -m skajax`` imports this before its __main__, which first makes Ctrl-C end the command in one line,
-# and only then imports the rest. Python has "-m" for the program's name until it has found __main__.
-if sys.argv[:1] != ["-m"] or ("-m", __name__) not in pairwise(sys.orig_argv):
+# ``python -m skajax``, and the executable of that name, import this before __main__, which first makes
+# Ctrl-C end the command in one line, and only then imports the rest. Python has "-m" for the program's name
+# until it has found __main__.
+_PROGRAM = os.path.basename(sys.argv[0]) if sys.argv else ""
+_MODULE = _PROGRAM == "-m" and ("-m", __name__) in pairwise(sys.orig_argv)
+if not _MODULE and _PROGRAM not in ("skajax", "skajax.exe", "skajax-script.py"):
     from skajax import (
         decisions,
         energies,

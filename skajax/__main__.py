@@ -1,4 +1,4 @@
-"""Command line: ``python -m skajax reproduce | run | sweep | info``."""
+"""Command line: ``python -m skajax reproduce | run | sweep | study | plot | info``."""
 
 import sys
 from typing import TYPE_CHECKING
@@ -59,7 +59,13 @@ def _load() -> None:
 def _parser() -> "argparse.ArgumentParser":
     import argparse
 
+    from skajax.cli._plot import FIGURES
+    from skajax.cli._study import STUDIES
+
     parser = argparse.ArgumentParser("skajax", description="Learning as a continuous-time process.")
+    parser.add_argument(
+        "--version", action="version", version=_version(), help="which skajax this is"
+    )
     commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND")
 
     reproduce = commands.add_parser(
@@ -97,14 +103,50 @@ def _parser() -> "argparse.ArgumentParser":
     )
     sweep.set_defaults(command=_sweep, typed={"config": "CONFIG.toml", "store": "--out"})
 
+    study = commands.add_parser("study", help="one of the studies, into a folder")
+    study.add_argument("study", metavar="NAME", choices=STUDIES, help=", ".join(STUDIES))
+    study.add_argument("--out", required=True, metavar="DIR", help="folder to write into")
+    study.add_argument("--quick", action="store_true", help="a short form of it")
+    study.set_defaults(command=_study, typed={})
+
+    plot = commands.add_parser("plot", help="a figure of a run, of several, or of a sweep")
+    plot.add_argument("paths", nargs="+", metavar="PATH", help="files of runs, or a sweep's folder")
+    plot.add_argument(
+        "--out", required=True, metavar="FILE", help="figure to write: .png, .pdf, .svg"
+    )
+    plot.add_argument("--figure", choices=FIGURES, help="which; by default what fits the files")
+    plot.add_argument(
+        "--observable", default="flow_norm", metavar="NAME", help="of what (default flow_norm)"
+    )
+    plot.set_defaults(command=_plot, typed={"paths": "PATH", "path": "PATH", "store": "PATH"})
+
     info = commands.add_parser("info", help="what a run's file, or a sweep's folder, holds")
     info.add_argument("path", metavar="PATH")
     info.set_defaults(command=_info, typed={"path": "PATH", "store": "PATH"})
-    for command in (reproduce, run, sweep):
+    for command in (reproduce, run, sweep, study):
         command.add_argument("--quiet", action="store_true", help="do not tell how far it is")
     parser.set_defaults(quiet=False, stopped="no file is unfinished")
-    sweep.set_defaults(stopped="the same command goes on from here")
+    for command in (sweep, study):
+        command.set_defaults(stopped="the same command goes on from here")
     return parser
+
+
+def _version() -> str:
+    from skajax._version import __version__
+
+    return f"skajax {__version__}"
+
+
+def _study(options: "argparse.Namespace") -> int:
+    from skajax.cli._study import study
+
+    return study(options.study, options.out, options.quick)
+
+
+def _plot(options: "argparse.Namespace") -> int:
+    from skajax.cli._plot import plot
+
+    return plot(options.paths, options.out, options.figure, options.observable)
 
 
 def _reproduce(options: "argparse.Namespace") -> int:
@@ -164,5 +206,10 @@ def _info(options: "argparse.Namespace") -> int:
     return info(options.path)
 
 
+def command() -> int:
+    """The executable ``skajax``: the command line, whose interrupts end in one line."""
+    return _interrupt.guarded(main)
+
+
 if __name__ == "__main__":
-    sys.exit(_interrupt.guarded(main))
+    sys.exit(command())

@@ -50,6 +50,69 @@ def test_run_knows_every_method(method, tmp_path):
     assert ska.load(tmp_path / "run.nc").method.lower().startswith(method)
 
 
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Two runs, and a sweep."""
+    folder = tmp_path_factory.mktemp("runs")
+    x = jax.random.uniform(jax.random.key(0), (6, 5))
+    network = ska.mlp([4, 3], scale=0.3)
+    start = lambda seed: network.init(jax.random.key(seed), x)
+    for seed in (0, 1):
+        run = ska.simulate(network, start(seed), x, ska.Euler(0.1), steps=8)
+        run.save(folder / f"seed{seed}.nc")
+    sweep = {"over": ska.grid(seed=[0, 1]), "store": folder / "lanes"}
+    ska.sweep(network, start, x, ska.Euler(0.1), steps=8, **sweep)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "what"),
+    [
+        (["seed0.nc"], [], "history"),
+        (["seed0.nc", "seed1.nc"], ["--observable", "entropy"], "comparison"),
+        (["lanes"], [], "ensemble"),
+        (["seed1.nc"], ["--figure", "heatmap", "--observable", "tensor_net_rate"], "heatmap"),
+        (["seed1.nc"], ["--figure", "phase_portrait"], "phase_portrait"),
+    ],
+)
+def test_plot_draws_what_a_file_holds(names, options, what, files, tmp_path, capsys):
+    out = tmp_path / "figure.png"
+    paths = [str(files / name) for name in names]
+    assert main(["plot", *paths, "--out", str(out), *options]) == 0
+    assert f"{what} of" in capsys.readouterr().out
+    assert out.read_bytes().startswith(b"\x89PNG")
+    assert not plt.get_fignums()
+
+
+def test_plot_explains_what_it_cannot_draw(files, tmp_path, capsys):
+    run, out = str(files / "seed0.nc"), str(tmp_path / "figure.png")
+    for arguments, why in (
+        ([run, "--out", str(tmp_path / "figure.txt")], "Argument --out must name a file that ends"),
+        ([run, run, "--out", out, "--figure", "heatmap"], "Argument PATH must be one file"),
+        ([run, "--out", out, "--observable", "nothing"], "nothing"),
+        ([str(tmp_path / "none.nc"), "--out", out], "Argument PATH must"),
+    ):
+        assert main(["plot", *arguments]) == 2
+        assert why in capsys.readouterr().err
+        assert not list(tmp_path.iterdir())
+
+
+def test_study_runs_the_study(monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(ska.study, "rules", lambda out, quick: asked.append((out, quick)))
+    assert main(["study", "rules", "--out", "there", "--quick"]) == 0
+    assert asked == [("there", True)] and "rules.md" in capsys.readouterr().out
+
+
+def test_version_and_the_executable(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"skajax {ska.__version__}\n"
+    script = "import sys; sys.argv = ['skajax', '--version']; from skajax.__main__ import command; command()"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == f"skajax {ska.__version__}\n"
+
+
 def test_a_bad_argument_is_explained(tmp_path, capsys):
     bad = ["run", "--out", str(tmp_path / "run.nc"), "--method", "euler", "--dt", "-1"]
     assert main(bad) == 2

@@ -1,11 +1,15 @@
 """``python -m skajax info``: what a file or a store holds."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from skajax._files import located
 from skajax.sweeps._store import Status, Store
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 LISTED = 20
 """Failures that are told one by one."""
@@ -60,15 +64,21 @@ def _print_store(store: Store) -> None:
         print(f"... and {len(failures) - LISTED} more that failed")
 
 
-def _print_sweep(path: Path) -> bool:
-    """Whether the file holds a sweep's dataset, as ``sweep.nc`` does."""
+def sweep_of(path: Path) -> "xr.Dataset | None":
+    """The dataset of a sweep's file, as ``sweep.nc`` is one; None of any other."""
     import xarray as xr
 
     try:
         data = xr.load_dataset(path, engine="h5netcdf")
     except (OSError, KeyError, RuntimeError, AttributeError, ValueError, TypeError):
-        return False  # of which what reads runs will say what it is
-    if not str(data.attrs.get("format", "")).startswith("skajax sweep"):
+        return None  # of which what reads runs will say what it is
+    return data if str(data.attrs.get("format", "")).startswith("skajax sweep") else None
+
+
+def _print_sweep(path: Path) -> bool:
+    """Whether the file holds a sweep's dataset."""
+    data = sweep_of(path)
+    if data is None:
         return False
     print(data)
     words, counts = np.unique(
