@@ -157,6 +157,15 @@ def heatmap():
     return ska.plot.heatmap(run, "tensor_net_rate").figure
 
 
+def maps():
+    """A convolution's knowledge flow for one image: at the start, at its peak, and later."""
+    x, _ = ska.data.mnist(per_class=6)
+    network = ska.Network((ska.layers.Conv(4, (5, 5), strides=2, scale=0.2),))
+    weights = network.init(jax.random.key(0), x)
+    run = ska.simulate(network, weights, x, ska.Adaptive(), t1=0.2, dense=True)
+    return ska.plot.maps(run, what="flow", channels=(0, 1), samples=12)[0].figure
+
+
 def step_sizes():
     """An adaptive controller's steps, above the flow that they follow."""
     network, weights = start([64, 32, 10])
@@ -179,7 +188,8 @@ def moving_inputs():
 
 
 FIGURES = (concept_flow, concept_layers, concept_energies, concept_inputs, concept_observables,
-           concept_methods, concept_time, concept_sweeps, heatmap, step_sizes, moving_inputs)  # fmt: skip
+           concept_methods, concept_time, concept_sweeps, heatmap, maps, step_sizes,
+           moving_inputs)  # fmt: skip
 
 
 def main(names: list[str]) -> None:

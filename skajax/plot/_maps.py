@@ -116,7 +116,8 @@ def animate(
 
     Args:
         run, layer, what, samples, channels: As of :func:`maps`.
-        times: As of :func:`maps`, one a frame; by default 40, evenly spaced.
+        times: As of :func:`maps`, one a frame; by default 40, evenly spaced. Of a flow that peaks early they
+            see little: ``np.append(0, np.geomspace(t, run.final.t, 40))`` has more at first.
         interval: Milliseconds from frame to frame.
         axes: One for the flow, then one for each map; by default those of a new figure.
 
