@@ -22,6 +22,7 @@ its weights; graphs, colours at their nodes. What is drawn at chosen times takes
 from skajax.plot._attention import attention
 from skajax.plot._compare import comparison, ensemble
 from skajax.plot._convergence import convergence, invariance
+from skajax.plot._families import families
 from skajax.plot._graph import graph
 from skajax.plot._history import history, output_mean
 from skajax.plot._maps import animate, maps
@@ -39,6 +40,7 @@ __all__ = [
     "comparison",
     "convergence",
     "ensemble",
+    "families",
     "flow_against_knowledge",
     "graph",
     "heatmap",

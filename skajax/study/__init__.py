@@ -3,6 +3,8 @@
 from skajax.study.architectures import architectures
 from skajax.study.claims import CLAIMS, Claim, Finding, Verdict
 from skajax.study.experiments import Evidence, gather
+from skajax.study.families import families
+from skajax.study.families_table import families_table
 from skajax.study.intrinsic import Intrinsic, intrinsic, intrinsic_table
 from skajax.study.invariance import invariance
 from skajax.study.invariance_table import invariance_table
@@ -34,6 +36,8 @@ __all__ = [
     "architectures",
     "cluster_agreement",
     "cost_table",
+    "families",
+    "families_table",
     "fisher_ratio",
     "gather",
     "intrinsic",

@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import xarray as xr
 
@@ -18,6 +18,18 @@ from skajax.study.settings import Setting
 __all__ = ["check_settings", "described", "kept", "open_folder"]
 
 FORMAT = "skajax setting 1"
+
+
+@runtime_checkable
+class Named(Protocol):
+    """A dataclass of numbers and text, with a name that tells it from others: what a file is of."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def name(self) -> str:
+        """One word."""
+        ...
 
 
 def check_settings(settings: Sequence[Setting]) -> tuple[Setting, ...]:
@@ -40,7 +52,7 @@ def open_folder(out: str | os.PathLike[str] | None) -> Path | None:
 def kept(
     folder: Path | None,
     part: str,
-    setting: Setting,
+    setting: Named,
     numbers: Mapping[str, Any],
     make: Callable[[], xr.Dataset],
 ) -> xr.Dataset:
