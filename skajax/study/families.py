@@ -162,11 +162,12 @@ def families(
     What is compared is counted per decision: ``entropy`` and ``tensor_net`` (published sign) are divided by
     samples times numbers of z in a sample, in bits, ‖Z‖ and ‖Φ‖ by the root of that: root mean squares.
 
-    Each run is solved adaptively (Tsit5, rtol 1e-4, float32), from the start until every layer's flow is
-    below 0.7 of its highest; records are evenly spaced in ln t.
+    Each run is solved adaptively (Tsit5, rtol 1e-4, float32), for three times as long as the slowest layer
+    would take to grow to 3 by its 1/λ, and for twice as long, up to five times over, where a layer's flow is
+    not yet below 0.7 of its highest. Records are evenly spaced in ln t.
 
     Arguments: a folder ``out``, or None to keep nothing; the ``seeds`` of the weights. ``quick=True``
-    takes 20 images in place of 100, and one layer below the last in place of two.
+    takes 20 images in place of 100, and one layer below the last in place of two, of half as many weights.
 
     Over (family, seed, layer), layers from 1: ``scale``, s; ``first_peak``, the time of the flow's first
     peak, NaN where there is none, and ``peaks``, how many there are: maxima within the run that stand out
