@@ -8,6 +8,7 @@ What the entropy's gradient takes by itself stands beside it.
 """
 
 import argparse
+import functools
 from collections.abc import Callable
 from statistics import median
 from typing import Any, NamedTuple
@@ -56,6 +57,57 @@ def conv(stride: int) -> Callable[[Any, jax.Array], Any]:
     return primitives
 
 
+def recurrent(weights: Any, x: jax.Array) -> Any:
+    """The scan forward, and three sums over samples and times."""
+    product = lambda a, b: jnp.matmul(a, b, precision="highest")
+
+    def tick(D: jax.Array, x: jax.Array) -> tuple[jax.Array, Any]:
+        z = product(x, weights.W) + product(D, weights.V) + weights.b
+        return jax.nn.sigmoid(z), (D, z)
+
+    start = jnp.full((x.shape[0], weights.b.size), 0.5, x.dtype)
+    _, (D, z) = jax.lax.scan(tick, start, jnp.moveaxis(x, 1, 0))
+    flat = lambda a: a.reshape(-1, a.shape[-1])
+    behind = flat(jnp.moveaxis(x, 1, 0)).T
+    return product(behind, flat(z)), product(flat(D).T, flat(z)), z.sum((0, 1))
+
+
+def attention(heads: int) -> Callable[[Any, jax.Array], Any]:
+    """Maps and products forward, and what its four gradients cannot do without."""
+
+    def primitives(weights: Any, x: jax.Array) -> Any:
+        Q, K, V, O, b = weights  # noqa: E741
+        einsum = functools.partial(jnp.einsum, precision="highest")
+        split = lambda a: a.reshape(*a.shape[:2], heads, -1)
+        q, k, v = (split(einsum("btf,fw->btw", x, W)) for W in (Q, K, V))
+        root = q.shape[-1] ** -0.5
+        A = jax.nn.softmax(einsum("bthd,bshd->bhts", q, k) * root)
+        a = einsum("bhts,bshd->bthd", A, v).reshape(*x.shape[:2], -1)
+        z = einsum("btv,vw->btw", a, O) + b
+        over = lambda given, g: einsum("btf,btw->fw", given, g.reshape(*x.shape[:2], -1))
+        ga = split(einsum("btw,vw->btv", z, O))
+        gA = einsum("bthd,bshd->bhts", ga, v)
+        gS = A * (gA - jnp.sum(A * gA, axis=-1, keepdims=True)) * root
+        return (
+            over(x, einsum("bhts,bshd->bthd", gS, k)), over(x, einsum("bhts,bthd->bshd", gS, q)),
+            over(x, einsum("bhts,bthd->bshd", A, ga)), over(a, z), z.sum((0, 1)),
+        )  # fmt: skip
+
+    return primitives
+
+
+NODES = 2000
+EDGES = np.random.default_rng(0).integers(0, NODES, (8000, 2))
+GRAPH = ska.layers.GraphConv(64, EDGES, NODES, kind="mean")
+
+
+def graph(weights: Any, x: jax.Array) -> Any:
+    """Means over the neighbours, and the dense layer's products of these."""
+    none = jnp.zeros_like(x)
+    degrees = jnp.maximum(GRAPH.incoming.astype(x.dtype), 1)[:, None]
+    return dense(weights, none.at[GRAPH.receivers].add(x[GRAPH.senders]) / degrees)
+
+
 CASES: dict[str, Case] = {
     "Dense, 784 to 256": Case(ska.Dense(256), (1000, 784), dense),
     "Dense, 64 to 10": Case(ska.Dense(10), (1000, 64), dense),
@@ -65,6 +117,13 @@ CASES: dict[str, Case] = {
     ),
     "Conv, 16 to 32, strides 2": Case(
         ska.layers.Conv(32, (3, 3), strides=2), (1000, 13, 13, 16), conv(2)
+    ),
+    "Recurrent, 28 steps, 28 to 64": Case(
+        ska.layers.Recurrent(64, scale=0.1), (200, 28, 28), recurrent
+    ),
+    "GraphConv, 2000 nodes, 64 to 64": Case(GRAPH, (NODES, 64), graph),
+    "SelfAttention, 32 steps, 128, 8 heads": Case(
+        ska.layers.SelfAttention(128, 8, scale=0.1), (64, 32, 128), attention(8)
     ),
 }
 """A family of layers is one entry more."""
@@ -91,7 +150,8 @@ def jobs_of(case: Case) -> dict[str, Callable[[], Any]]:
     network = ska.Network((case.layer,))
     weights = network.init(jax.random.key(1), x)
     primitives = jax.jit(case.primitives)
-    knowledge = lambda w: case.layer.knowledge(w, x)
+    (given,) = network.trace(weights, x).inputs
+    knowledge = lambda w: case.layer.knowledge(w, given)
     z, pull = jax.vjp(knowledge, weights[0])
     pairs = zip(jax.tree.leaves(pull(z)), jax.tree.leaves(primitives(weights[0], x)), strict=True)
     for own, mine in pairs:

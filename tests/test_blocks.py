@@ -203,19 +203,28 @@ def test_widths_are_few_and_fill_the_devices():
     assert _block.widths(5, 1) == [1] * 5
 
 
+DENSE = ska.mlp([48, 24, 10])
+ON_TOP = (ska.layers.Flatten(), ska.Dense(10))
 SIZES = {
-    "Published": (ska.Published(0.01), 8, 300, [48, 24, 10]),
-    "Euler": (ska.Euler(0.01), 8, 300, [48, 24, 10]),
-    "many weights": (ska.Euler(0.01), 4, 5, [128, 64, 10]),
-    "Adaptive": (ska.Adaptive(), 8, 300, [48, 24, 10]),
-}
+    "Published": (ska.Published(0.01), 8, (300, 128), DENSE),
+    "Euler": (ska.Euler(0.01), 8, (300, 128), DENSE),
+    "many weights": (ska.Euler(0.01), 4, (5, 128), ska.mlp([128, 64, 10])),
+    "Adaptive": (ska.Adaptive(), 8, (300, 128), DENSE),
+    "convolution": (
+        ska.Euler(0.01), 4, (100, 12, 12, 3),
+        ska.Network((ska.layers.Conv(8, (3, 3), scale=0.1), *ON_TOP)),
+    ),
+    "attention": (
+        ska.Euler(0.01), 4, (20, 48, 8),
+        ska.Network((ska.layers.SelfAttention(16, heads=4, scale=0.3), *ON_TOP)),
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", SIZES)
 def test_the_bytes_on_a_device_are_those_of_the_program(monkeypatch, case):
-    method, lanes, samples, layers = SIZES[case]
-    network = ska.mlp(layers)
-    x = jax.random.uniform(jax.random.key(0), (samples, 128))
+    method, lanes, shape, network = SIZES[case]
+    x = jax.random.uniform(jax.random.key(0), shape)
     calls = {}
     for name in ("advance", "integrate"):
         program = getattr(_block, name)

@@ -167,6 +167,11 @@ def test_entropy_net_and_balance(problem, x64):
     checks.check_closed_forms(*problem(), t1=0.25)
 
 
+def test_methods(tmp_path, x64):
+    network, _, x = images()
+    checks.check_methods(network, x, tmp_path)
+
+
 def test_every_layer_has_its_peak(x64):
     network, weights, x = images()
     run = ska.simulate(network, weights, x, ska.Adaptive(rtol=1e-6, atol=1e-8), t1=8.0, dense=True)
@@ -184,6 +189,18 @@ def test_every_layer_has_its_peak(x64):
         )
         assert before < there > after
         assert there == pytest.approx(peak.value, rel=1e-6)
+
+
+def test_lanes_that_use_few_weights_at_many_positions_go_one_by_one():
+    """160 weights at 169 positions are as much work for a lane as 27,040 that are used once."""
+    network = ska.Network((Conv(16, (3, 3), strides=2),))
+    for samples, together in ((1, True), (250, False)):
+        x = jax.random.uniform(jax.random.key(0), (samples, 28, 28, 1))
+        plan = ska.sweep(
+            network, lambda seed, x=x: network.init(jax.random.key(seed), x), x, ska.Euler(0.1),
+            steps=1, over=ska.grid(seed=range(3)), observe=(), dry=True,
+        )  # fmt: skip
+        assert (plan.groups[0].width > 1) is together
 
 
 def test_a_file_tells_the_layer(tmp_path):

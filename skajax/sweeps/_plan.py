@@ -232,8 +232,12 @@ def _worthwhile(spec: Spec) -> int:
     if jax.devices()[0].platform != "cpu":
         return WIDEST
     weights = expected_weights(spec.network, _inputs(spec), spec.x.dtype)
-    operations = 4 * spec.x.shape[0] * sum(leaf.size for leaf in jax.tree.leaves(weights))
-    return 1 if operations >= BUSY else WIDEST
+    # A layer's weights are used at every position of every sample: of a dense layer, once a sample.
+    used = [
+        z.size // z.shape[-1] * sum(leaf.size for leaf in jax.tree.leaves(weights[place]))
+        for place, z in zip(spec.network.rows, _knowledge(spec), strict=True)
+    ]
+    return 1 if 4 * sum(used) >= BUSY else WIDEST
 
 
 def _cost(method: AbstractMethod, request: Request, system: System) -> tuple[int | None, float]:
@@ -282,9 +286,32 @@ def _bytes(spec: Spec, mesh: Mesh | None) -> tuple[int, int]:
     # What lies outside of the row space is there for the lane and for its block, beside what it is of.
     outside = 0 if spec.rows is None else 2 * (whole - weights) + whole
     copies, slices = _arrays(spec.method, needs_start(spec.request.observe))
-    each = int(copies * weights + slices * activations) + outside
+    each = int(copies * weights + slices * activations) + 2 * _kept(spec) // parts + outside
     records = CHUNK if spec.steps is not None else _rows(spec)
     return size * shared, size * (each + 2 * records * _record(spec))
+
+
+def _kept(spec: Spec) -> int:
+    """What a layer keeps for its own gradient, beside its inputs and weights; of the one that keeps most.
+
+    Of attention, for example, its maps. XLA plans about twice as much, for one layer at a time.
+    """
+    network = spec.network
+
+    def pullbacks(x: Any) -> Any:
+        weights = network.init(jax.random.key(0), x)
+        given = network.trace(weights, x).inputs
+        rows = zip(network.learning, network.rows, given, strict=True)
+        return given, [
+            jax.vjp(lambda w, layer=layer, a=a: layer.knowledge(w, a), weights[place])[1]
+            for layer, place, a in rows
+        ]
+
+    numbers = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
+    given, kept = jax.eval_shape(pullbacks, spec.x)
+    weights = expected_weights(network, spec.x.shape, spec.x.dtype)
+    rows = zip(kept, given, network.rows, strict=True)
+    return max(0, *(numbers(k) - numbers(a) - numbers(weights[place]) for k, a, place in rows))
 
 
 def _arrays(method: AbstractMethod, net: bool) -> tuple[float | int, float]:
