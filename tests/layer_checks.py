@@ -138,9 +138,7 @@ def check_methods(network, x, tmp_path):
                     np.asarray(single.entropy[-1]) / scale, run.entropy[-1] / scale, atol=1e-4
                 )
             inside = jax.jit(
-                lambda w, x=x, m=method, a=asked: ska.simulate(
-                    network, w, x, m(), observe=FEW, **a
-                )
+                lambda w, x=x, m=method, a=asked: ska.simulate(network, w, x, m(), observe=FEW, **a)
             )(weights)
             tolerance = 1e-6 if name == "adaptive" else 1e-10
             np.testing.assert_allclose(inside.entropy / scale, run.entropy / scale, atol=tolerance)

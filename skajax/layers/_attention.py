@@ -57,14 +57,12 @@ class SelfAttention(eqx.Module):
 
     Source: A. Vaswani et al., "Attention Is All You Need", NeurIPS (2017), arXiv:1706.03762, eq. 1.
 
-    Example::
-
-        x, y = ska.data.mnist(per_class=1, layout="rows")  # sequences of 28 rows of pixels
-        layer = ska.layers.SelfAttention(8, heads=2, causal=True, scale=0.3)
-        network = ska.Network((layer, ska.layers.Pool(None), ska.Dense(10)))
-        weights = network.init(jax.random.key(0), x)
-        run = ska.simulate(network, weights, x, ska.Adaptive(), t1=2.0)
-        maps = layer.attention(run.final.weights[0], x)  # (10, 2, 28, 28)
+    >>> x, y = ska.data.mnist(per_class=1, layout="rows")  # sequences of 28 rows of pixels
+    >>> layer = ska.layers.SelfAttention(8, heads=2, causal=True, scale=0.3)
+    >>> network = ska.Network((layer, ska.layers.Pool(None), ska.Dense(10)))
+    >>> weights = network.init(jax.random.key(0), x)
+    >>> run = ska.simulate(network, weights, x, ska.Adaptive(), t1=2.0)
+    >>> maps = layer.attention(run.final.weights[0], x)  # (10, 2, 28, 28)
     """
 
     width: int = eqx.field(static=True)

@@ -54,11 +54,9 @@ class Conv:
 
     Raises ValueError where an argument, or the shape of what it reads, does not fit.
 
-    Example::
-
-        x = jax.random.uniform(jax.random.key(0), (5, 28, 28, 1))
-        network = ska.Network((ska.layers.Conv(16, (3, 3), strides=2), ska.layers.Conv(8, (3, 3))))
-        Z, D = network.forward(network.init(jax.random.key(1), x), x)  # 13 x 13 and 11 x 11 positions
+    >>> x = jax.random.uniform(jax.random.key(0), (5, 28, 28, 1))
+    >>> network = ska.Network((ska.layers.Conv(16, (3, 3), strides=2), ska.layers.Conv(8, (3, 3))))
+    >>> Z, D = network.forward(network.init(jax.random.key(1), x), x)  # 13 x 13 and 11 x 11 positions
     """
 
     channels: int

@@ -37,11 +37,9 @@ class Embed(eqx.Module):
 
     Source: A. Vaswani et al., "Attention is all you need", arXiv:1706.03762 (2017), section 3.5.
 
-    Example::
-
-        x = jnp.array([[0, 2, 1], [1, 1, 0]])
-        network = ska.Network((ska.layers.Embed(3), ska.layers.Flatten(), ska.Dense(2)))
-        weights = network.init(jax.random.key(0), x)  # of the dense layer W has the shape (9, 2)
+    >>> x = jnp.array([[0, 2, 1], [1, 1, 0]])
+    >>> network = ska.Network((ska.layers.Embed(3), ska.layers.Flatten(), ska.Dense(2)))
+    >>> weights = network.init(jax.random.key(0), x)  # of the dense layer W has the shape (9, 2)
     """
 
     vocabulary: int | None = eqx.field(static=True, default=None)

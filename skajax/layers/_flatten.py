@@ -15,11 +15,9 @@ class Flatten:
     A stage: it has no weights, no knowledge and no row in the results. The last axis runs fastest, as
     in ``x.reshape(len(x), -1)``.
 
-    Example::
-
-        x = jax.random.uniform(jax.random.key(0), (5, 4, 4, 2))
-        network = ska.Network((ska.layers.Flatten(), ska.Dense(3)))
-        weights = network.init(jax.random.key(1), x)  # of the dense layer W has the shape (32, 3)
+    >>> x = jax.random.uniform(jax.random.key(0), (5, 4, 4, 2))
+    >>> network = ska.Network((ska.layers.Flatten(), ska.Dense(3)))
+    >>> weights = network.init(jax.random.key(1), x)  # of the dense layer W has the shape (32, 3)
     """
 
     def init(self, key: Key, x: Inputs | jax.ShapeDtypeStruct) -> tuple[()]:

@@ -31,12 +31,10 @@ class Normalise(eqx.Module):
 
     Source: J. L. Ba, J. R. Kiros and G. E. Hinton, "Layer Normalization", arXiv:1607.06450 (2016).
 
-    Example::
-
-        x = 3 + jax.random.normal(jax.random.key(0), (50, 4))
-        layers = (ska.layers.Normalise.of(x), ska.Dense(3), ska.layers.Normalise(), ska.Dense(2))
-        network = ska.Network(layers)
-        run = ska.simulate(network, network.init(jax.random.key(1), x), x, ska.Euler(0.1), steps=5)
+    >>> x = 3 + jax.random.normal(jax.random.key(0), (50, 4))
+    >>> layers = (ska.layers.Normalise.of(x), ska.Dense(3), ska.layers.Normalise(), ska.Dense(2))
+    >>> network = ska.Network(layers)
+    >>> run = ska.simulate(network, network.init(jax.random.key(1), x), x, ska.Euler(0.1), steps=5)
     """
 
     mean: AnyArray | None = eqx.field(default=None, converter=lambda m: _statistic("mean", m))

@@ -28,11 +28,9 @@ class Pool:
 
     Raises ValueError where a window is larger than x.
 
-    Example::
-
-        x = jax.random.uniform(jax.random.key(0), (5, 6, 6, 1))
-        network = ska.Network((ska.layers.Pool(2), ska.layers.Flatten(), ska.Dense(3)))
-        run = ska.simulate(network, network.init(jax.random.key(1), x), x, ska.Euler(0.1), steps=5)
+    >>> x = jax.random.uniform(jax.random.key(0), (5, 6, 6, 1))
+    >>> network = ska.Network((ska.layers.Pool(2), ska.layers.Flatten(), ska.Dense(3)))
+    >>> run = ska.simulate(network, network.init(jax.random.key(1), x), x, ska.Euler(0.1), steps=5)
     """
 
     window: int | tuple[int, ...] | None

@@ -26,12 +26,11 @@ class Residual:
     with a place among ``network.layers`` and an entry in the weights. Raises ValueError where the shapes
     do not add up.
 
-    Example::
-
-        block = ska.layers.Residual((ska.Dense(6), ska.Dense(4)))
-        network = ska.Network((ska.Dense(4), block, block, ska.Dense(2)))
-        weights = network.init(jax.random.key(0), jnp.ones((5, 3)))
-        len(network.rows)  # 6 layers with knowledge
+    >>> block = ska.layers.Residual((ska.Dense(6), ska.Dense(4)))
+    >>> network = ska.Network((ska.Dense(4), block, block, ska.Dense(2)))
+    >>> weights = network.init(jax.random.key(0), jnp.ones((5, 3)))
+    >>> len(network.rows)
+    6
     """
 
     stack: Any
@@ -54,10 +53,8 @@ class Merge:
     along the last axis, in the order of the branches. Layers learn as in a :class:`Residual`, which is
     ``Merge(((), stack))``.
 
-    Example::
-
-        wide = ska.layers.Merge((ska.Dense(4), (ska.Dense(6), ska.Dense(3))), kind="concatenate")
-        network = ska.Network((wide, ska.Dense(2)))  # the last layer reads 7 numbers
+    >>> wide = ska.layers.Merge((ska.Dense(4), (ska.Dense(6), ska.Dense(3))), kind="concatenate")
+    >>> network = ska.Network((wide, ska.Dense(2)))  # the last layer reads 7 numbers
     """
 
     branches: Any
