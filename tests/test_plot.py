@@ -137,7 +137,7 @@ def legend_texts(legend):
 
 def test_public_names():
     assert set(plot.__all__) == {
-        *("animate", "attention", "comparison", "convergence", "ensemble"),
+        *("animate", "attention", "comparison", "convergence", "ensemble", "families"),
         *("flow_against_knowledge", "graph", "heatmap", "history", "invariance", "lagrangian_3d"),
         *("maps", "output_mean", "phase_portrait", "predicted_times", "rules", "separation"),
         *("step_sizes", "tensor_net_against_knowledge", "work_precision"),
