@@ -139,7 +139,7 @@ def entropy_scales(evidence: Evidence) -> Finding:
         continuous="1 exactly: entropy per step is a rate times η, and the rate has a limit."
         " Euler: " + per_layer([number(p) for p in euler]),
         verdict=graded(error, 0.02, 0.2),
-        margin=f"slopes within {number(error, 2)} of 1",
+        margin=f"seed 0: slopes within {number(error, 2)} of 1",
         why="A step's entropy is the rate times η; the rate itself still changes with η, by the"
         " first-order error of claim 1.",
         numbers={"slope_published": published, "slope_euler": euler},
@@ -178,7 +178,7 @@ def adaptive_steps(evidence: Evidence) -> Finding:
         f" {number(euler[-1], 2)} at K = {STEPS[-1]} (order {number(slope)})",
         continuous="; ".join(texts),
         verdict=verdict,
-        margin=f"{number(gain, 2)} times fewer evaluations",
+        margin=f"seed 0: {number(gain, 2)} times fewer evaluations",
         why="The flow is smooth, so that a fifth-order method with error control takes few, long"
         " steps; the gain grows with the accuracy asked for.",
         numbers={"euler_error": euler, "euler_order": slope, "speed_up": gains},

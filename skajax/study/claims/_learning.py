@@ -129,7 +129,7 @@ def class_separation(evidence: Evidence) -> Finding:
         discrete=texts["discrete"],
         continuous=texts["continuous"],
         verdict=verdict,
-        margin=f"rank correlation {number(d['rank'], 2)}, accuracy {number(100 * gain, 2)} points"
+        margin=f"rank correlation {number(d['rank'], 2)} (seed 0), accuracy {number(100 * gain, 2)} points"
         " against the raw images",
         why="No label enters the rule: it pushes every decision towards certainty along the inputs'"
         " leading directions, of which classes are only a part.",
