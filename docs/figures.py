@@ -53,7 +53,6 @@ def concept_layers():
         ax.plot(times, curves, color="0.3", linewidth=0.5)
         ax.axhspan(-1.5434, 1.5434, color="0.93", zorder=0)
         ax.set(title=f"layer {layer + 1}", xlabel="time $t$")
-        ax.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("knowledge $z$")
     return figure
 
@@ -92,8 +91,7 @@ def concept_inputs():
         ax.plot(run.t, scale * run.flow_norm[:, 0], color=str(shade), linewidth=1, label=name)
     ax.plot(whole.t, whole.flow_norm[:, 0], color="#0072B2", label="all samples")
     ax.set(xlabel="time $t$", ylabel=r"knowledge flow of layer 1, $\Vert\Phi\Vert_F$ (1/time)")
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False)
+    ax.legend()
     return figure
 
 
@@ -127,8 +125,7 @@ def concept_methods():
         ax.loglog(0.5 / steps, errors, "o-" if more else "s--", label=name)
     ax.loglog(0.5 / steps, errors[-1] * steps[-1] / steps, ":", color="0.6", label="order 1")
     ax.set(xlabel=r"step $\Delta t$", ylabel="relative distance of the weights at t = 0.5")
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False)
+    ax.legend()
     return figure
 
 
@@ -195,6 +192,7 @@ FIGURES = (concept_flow, concept_layers, concept_energies, concept_inputs, conce
 def main(names: list[str]) -> None:
     """Make those named, or all."""
     plt.switch_backend("agg")
+    plt.rcParams.update(ska.plot.STYLE)
     for make in FIGURES:
         if not names or make.__name__ in names:
             figure = make()

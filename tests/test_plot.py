@@ -137,12 +137,36 @@ def legend_texts(legend):
 
 def test_public_names():
     assert set(plot.__all__) == {
-        *("animate", "attention", "comparison", "convergence", "ensemble", "families"),
-        *("flow_against_knowledge", "graph", "heatmap", "history", "invariance", "lagrangian_3d"),
-        *("maps", "output_mean", "phase_portrait", "predicted_times", "rules", "separation"),
+        *("STYLE", "animate", "attention", "comparison", "convergence", "ensemble"),
+        *("families", "flow_against_knowledge", "graph", "heatmap", "history", "invariance"),
+        *(
+            "lagrangian_3d",
+            "maps",
+            "output_mean",
+            "phase_portrait",
+            "predicted_times",
+            "rules",
+            "separation",
+        ),
         *("step_sizes", "tensor_net_against_knowledge", "work_precision"),
     }
     assert ska.plot is plot
+
+
+def test_figures_of_ones_own_look_as_these_do(run):
+    """The colours, dashes and widths of layers, and axes without a box."""
+    with plt.rc_context(plot.STYLE):
+        _, (mine, theirs) = plt.subplots(1, 2)
+        for column in np.asarray(run.flow_norm).T:
+            mine.plot(run.t, column)
+        plot.history(run, ax=theirs)
+    look = lambda line: (line.get_color(), line._unscaled_dash_pattern, line.get_linewidth())
+    assert [look(line) for line in mine.lines] == [look(line) for line in theirs.lines[:3]]
+    assert [side for side, spine in mine.spines.items() if spine.get_visible()] == [
+        "left",
+        "bottom",
+    ]
+    plt.close("all")
 
 
 class TestAxes:

@@ -31,10 +31,12 @@ from skajax.plot._predicted import predicted_times
 from skajax.plot._rules import rules
 from skajax.plot._separation import separation
 from skajax.plot._steps import step_sizes
+from skajax.plot._style import STYLE
 from skajax.plot._surface import heatmap, lagrangian_3d
 from skajax.plot._work_precision import work_precision
 
 __all__ = [
+    "STYLE",
     "animate",
     "attention",
     "comparison",

@@ -1,7 +1,7 @@
 """What steps an adaptive run has made, and why."""
 
 import numpy as np
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
 from skajax._checks import require
 from skajax.plot._axes import TIME, AxesArray, AxesLike, layer_key, pair
@@ -35,6 +35,9 @@ def step_sizes(run: Trajectory, *, axes: AxesLike | None = None) -> AxesArray:
         above.plot(edges[:-1][at], sizes[at], "x", color=GREY, label="after a rejected one")
         above.legend(frameon=False, fontsize="small")
     above.set(yscale="log", ylabel=r"step $\Delta t$")
+    above.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    above.yaxis.set_major_formatter(FuncFormatter(lambda size, _: f"{size:g}"))
+    above.yaxis.set_minor_formatter(NullFormatter())
     t, flow = times(run), series(run, "flow_norm")
     layers = flow.shape[1]
     peak = np.maximum(flow.max(axis=0), np.finfo(float).tiny)

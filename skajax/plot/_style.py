@@ -8,6 +8,7 @@ keeps for its landmarks. For print in greys, layers differ in their dashes, and 
 from typing import Any, NamedTuple
 
 import numpy as np
+from cycler import cycler
 from matplotlib import colormaps
 from matplotlib.colors import Colormap, ListedColormap, to_hex
 
@@ -75,6 +76,25 @@ def shades(values: Float[np.ndarray, "..."], *, signed: bool) -> dict[str, Any]:
 GREY = "0.55"
 INK = "0.15"
 LINE_WIDTH = 1.6
+
+
+STYLE = {
+    "axes.prop_cycle": cycler(color=_LAYERS, linestyle=_DASHES),
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": "0.9",
+    "grid.linewidth": 0.7,
+    "lines.linewidth": LINE_WIDTH,
+    "legend.frameon": False,
+    "figure.constrained_layout.use": True,
+}
+"""matplotlib's settings for figures of your own that look as these do: ``plt.rc_context(ska.plot.STYLE)``.
+
+Curves take the layers' colours and dashes in their order.
+"""
 
 
 class Mark(NamedTuple):

@@ -183,7 +183,8 @@ def flow_converges(evidence: Evidence) -> Finding:
         + f". From t = {number(LATE / 5)} on, the flow falls as t to the power "
         + per_layer([number(p, 2) for p in exponents]),
         verdict=verdict,
-        margin=f"seed 0: at most {percent(max(left))} of a layer's entropy left, by t = {number(max(times), 2)}",
+        margin=f"seed 0: at most {percent(max(left))} of a layer's entropy left, by"
+        f" t = {number(max(times), 2)}",
         why="A power law has no time of its own at which it is over: any threshold on the flow"
         " marks a chosen degree of completion, later than T.",
         numbers={"time": times, "entropy_left": left, "exponent": exponents, "end": ends},
