@@ -342,6 +342,7 @@ def test_bad_input_is_refused_by_name(x64, untyped):
         ("x", (network, weights, x, ska.energies.CrossEntropy()), {}),
         ("energy", (network, weights, x, "entropy"), {}),
         ("energy", (network, weights, x, decay), {}),
+        ("energy", (network, weights, x, ska.Flow(lambda w, trace, batch: w, reads_weights=False)), {}),
         ("energy", (network, weights, batch, ska.energies.CrossEntropy() + ska.energies.Entropy()), {}),
         ("count", (network, weights, x), {"count": 0}),
     ):  # fmt: skip
@@ -366,11 +367,11 @@ def entries(network, x):
 
 def test_predictions_refuse_layers_that_they_do_not_know(x64):
     tanh = ska.Network((ska.Dense(4, decision="tanh"), ska.Dense(2)))
-    paced = ska.Network((ska.Dense(4), ska.Paced(ska.Dense(2, decision="relu"), 2.0)))
+    paced = ska.Network((ska.Dense(4), ska.Paced(ska.Dense(2, decision="identity"), 2.0)))
     for network, x, layer in (
         (own.images(jnp.float64)[0], own.images(jnp.float64)[2], "layer 1 was Convolution"),
         (tanh, uniform(8, 3), "layer 1 was Dense.*tanh"),
-        (paced, uniform(8, 3), "layer 2 was Dense.*relu"),
+        (paced, uniform(8, 3), "layer 2 was Dense.*identity"),
     ):
         for call in entries(network, x).values():
             with pytest.raises(
@@ -386,10 +387,19 @@ def test_predictions_refuse_layers_that_they_do_not_know(x64):
         spectrum(uniform(2, 3, 3, 1))
 
 
-def test_decisions_do_not_enter_their_own_layers_rates(x64):
+def test_decisions_enter_by_their_slope_at_zero(x64):
+    """H's curvature there is -D'(0) / ln 2: of the sigmoid 1/4, of tanh 1; of ReLU taken as 0, no mode."""
     x = uniform(8, 3)
     network = ska.mlp([4])
     weights = network.init(jax.random.key(0), x)
-    tanh = ska.Network((dataclasses.replace(network.layers[0], decision="tanh"),))
-    a, b = (growth(one, weights, x, count=2).rates[0] for one in (network, tanh))
-    np.testing.assert_allclose(a, b, rtol=1e-12)
+    sigmoid, tanh, relu = (
+        growth(
+            ska.Network((dataclasses.replace(network.layers[0], decision=name),)),
+            weights,
+            x,
+            count=2,
+        ).rates[0]
+        for name in ("sigmoid", "tanh", "relu")
+    )
+    np.testing.assert_allclose(tanh, 4 * sigmoid, rtol=1e-12)
+    assert len(sigmoid) == 2 and len(relu) == 0

@@ -79,7 +79,8 @@ def growth(
     made.
 
     - *Local energies*: one A for each layer, of its own weights, its inputs held as they are: no gradient
-      crosses a layer. H is that at z = 0, the linear regime: for the entropy -1/(4 B ln 2), and
+      crosses a layer. H is that at z = 0, the linear regime: for the entropy -D'(0) / (B ln 2), D'(0) being
+      1/4 for the sigmoid (1 for tanh; 0, and no mode, for ReLU), and
 
           ż = J Jᵀ z / (4 B ln 2),
 
@@ -128,7 +129,7 @@ def growth(
         tuple(part for one in found for part in one.directions),
         tuple(one.errors for one in found) * many,
         tuple(one.neurons for one in found) * many,
-        energy.local,
+        bool(energy.local),
     )
 
 
@@ -353,7 +354,7 @@ def _checked(
     energy = Entropy() if energy is None else energy
     kinds = isinstance(energy, AbstractEnergy) and {part.local for _, part in energy.terms}
     require(
-        bool(kinds) and len(kinds) == 1 and not energy.reads_weights,
+        kinds in ({True}, {False}) and not energy.reads_weights,
         "energy",
         "be an energy of knowledge and decisions, such as skajax.energies.Entropy(), local in all of its"
         " terms or in none (an own one that reads no weights says so by reads_weights=False)",
