@@ -100,7 +100,10 @@ def test_identical_curves_would_hold(claim, evidence):
         )
         for K, run in exact.items()
     }
-    assert claim.examine(dataclasses.replace(evidence, published=exact)).verdict is Verdict.HOLDS
+    assert (
+        claim.examine(dataclasses.replace(evidence, published=exact, others=())).verdict
+        is Verdict.HOLDS
+    )
 
 
 def test_curves_that_do_not_converge_would_not_hold(evidence):
@@ -109,6 +112,19 @@ def test_curves_that_do_not_converge_would_not_hold(evidence):
     }
     finding = _invariance.entropy_curves.examine(dataclasses.replace(evidence, published=off))
     assert finding.verdict is Verdict.FAILS
+
+
+def test_every_seed_at_every_step_decides(evidence):
+    """One of the seeds beside the first whose curves are far off at the finest step is enough."""
+    assert len(evidence.others) == 2  # of three seeds
+    numbers = _invariance.entropy_curves.examine(evidence).numbers
+    assert np.shape(numbers["distance_over_seeds"]) == (3, 6)
+    lanes = evidence.lanes(evidence.ensemble_reference)
+    by_hand = _claim.distance(evidence.others[1][500], lanes[2], "entropy_rate").max()
+    assert numbers["distance_over_seeds"][2][-1] == by_hand
+    off = {K: change(r, entropy_rate=1.3 * r.entropy_rate) for K, r in evidence.others[0].items()}
+    spoilt = dataclasses.replace(evidence, others=(off, *evidence.others[1:]))
+    assert _invariance.entropy_curves.examine(spoilt).verdict is Verdict.FAILS
 
 
 def test_a_wrong_sign_of_the_action_would_not_hold(evidence):

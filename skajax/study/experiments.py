@@ -33,6 +33,9 @@ LATE = 10.0
 """How far the ODE is followed to see what happens after T."""
 
 
+OTHERS = 3
+"""Initialisations beside the first that the published rule is run from at every step."""
+
 INSTANTS = 10
 """Snapshots of a run, evenly spaced in (0, T], beside the one at t = 0."""
 
@@ -56,6 +59,8 @@ class Evidence:
     weights: Weights
     """Of seed 0, for the single runs."""
     published: Mapping[int, Trajectory]
+    others: tuple[Mapping[int, Trajectory], ...]
+    """The published rule from seeds 1, 2, ..., as many as :data:`OTHERS` or as there are."""
     euler: Mapping[int, Trajectory]
     reference: Trajectory
     """The continuous limit: the adaptive solution at a tight tolerance."""
@@ -86,7 +91,7 @@ def gather(*, seeds: int = 16) -> Evidence:
     x, network = jnp.asarray(images), _paper_network()
     keys = jax.vmap(jax.random.key)(jnp.arange(seeds))
     ensemble = jax.vmap(lambda key: network.init(key, x))(keys)
-    weights = jax.tree.map(lambda w: w[0], ensemble)
+    weights = _lane(ensemble, 0)
     # Equally many save times, so that all continuous runs share one compiled program.
     times = np.linspace(0, T, RECORDS)
     late = np.concatenate([[0], np.geomspace(1e-3 * LATE, LATE, RECORDS - 1)])
@@ -101,6 +106,10 @@ def gather(*, seeds: int = 16) -> Evidence:
         },
         "late": lambda: run(tight, LATE, save_at=late),
         "published": lambda: {K: run(Published(T / K), steps=K) for K in STEPS},
+        "others": lambda: tuple(
+            {K: simulate(network, _lane(ensemble, n), x, Published(T / K), steps=K) for K in STEPS}
+            for n in range(1, min(OTHERS + 1, seeds))
+        ),
         "euler": lambda: {K: run(Euler(T / K), steps=K) for K in STEPS},
         "ensemble_published": lambda: _vmapped(network, x, ensemble),
         "ensemble_reference": lambda: _one_by_one(network, x, ensemble, times),
@@ -132,6 +141,10 @@ def _paper_network() -> Network:
     return mlp([256, 128, 64, 10])
 
 
+def _lane(ensemble: Weights, n: int) -> Weights:
+    return jax.tree.map(lambda w: w[n], ensemble)
+
+
 def _vmapped(network: Network, x: Float[Array, "samples inputs"], weights: Weights) -> Trajectory:
     K = round(T / PAPER_DT)
     lane = lambda w: simulate(network, w, x, Published(PAPER_DT), steps=K)
@@ -146,8 +159,7 @@ def _one_by_one(
 ) -> Trajectory:
     # A vmapped adaptive solve would run every lane until the slowest is done.
     method = Adaptive(diffrax.Tsit5(), rtol=1e-4, atol=1e-6)
-    lanes = range(len(jax.tree.leaves(weights)[0]))
-    starts = (jax.tree.map(lambda w, n=lane: w[n], weights) for lane in lanes)
+    starts = [_lane(weights, n) for n in range(len(jax.tree.leaves(weights)[0]))]
     runs = [simulate(network, start, x, method, T, save_at=times) for start in starts]
     return jax.tree.map(lambda *lanes: np.stack(lanes), *runs)
 
