@@ -37,7 +37,7 @@ def convolutions() -> tuple[ska.Network, jax.Array, float]:
 def attention() -> tuple[ska.Network, jax.Array, float]:
     """Six blocks of self-attention and of a dense layer at every position, five million weights."""
     width = 416
-    scale = width**-0.5 / 2
+    scale = width**-0.5 / 8
     block = (
         ska.layers.Residual((ska.layers.SelfAttention(width, 8, causal=True, scale=scale),)),
         ska.layers.Residual((ska.Dense(width, pointwise=True, scale=scale),)),
