@@ -20,6 +20,7 @@ if not _MODULE and _PROGRAM not in ("skajax", "skajax.exe", "skajax-script.py"):
         entropy,
         landmarks,
         layers,
+        pipeline,
         rules,
         stop,
         timescales,
@@ -33,7 +34,7 @@ if not _MODULE and _PROGRAM not in ("skajax", "skajax.exe", "skajax-script.py"):
     from skajax.flows import Flow
     from skajax.inputs import Batch, MiniBatches, Moving
     from skajax.layers import Dense, DenseWeights, Paced
-    from skajax.methods import Adaptive, Euler, Method, Published, Step
+    from skajax.methods import Adaptive, Euler, Method, Pipelined, Published, Step
     from skajax.network import Network, mlp
     from skajax.observables import Observable, Observables
     from skajax.sweeps import grid, load_sweep, on_times, sweep
@@ -62,6 +63,7 @@ __all__ = [
     "Observable",
     "Observables",
     "Paced",
+    "Pipelined",
     "Published",
     "RunFailed",
     "SkajaxWarning",
@@ -83,6 +85,7 @@ __all__ = [
     "load_sweep",
     "mlp",
     "on_times",
+    "pipeline",
     "plot",
     "rules",
     "simulate",

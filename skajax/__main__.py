@@ -78,11 +78,15 @@ def _parser() -> "argparse.ArgumentParser":
 
     run = commands.add_parser("run", help="one run on the paper's images, into a NetCDF file")
     run.add_argument("--out", required=True, metavar="FILE", help="NetCDF file to write")
-    run.add_argument("--method", choices=("euler", "published", "adaptive"), default="adaptive")
+    run.add_argument(
+        "--method", choices=("euler", "pipelined", "published", "adaptive"), default="adaptive"
+    )
     run.add_argument("--widths", type=int, nargs="+", default=[256, 128, 64, 10], metavar="N")
     run.add_argument("--scale", type=float, default=0.01, help="initial weights' deviation")
     run.add_argument("--t1", type=float, default=0.5, help="end time")
-    run.add_argument("--dt", type=float, default=0.01, help="step of euler and published")
+    run.add_argument(
+        "--dt", type=float, default=0.01, help="step of euler, pipelined and published"
+    )
     run.add_argument("--rtol", type=float, default=1e-4, help="tolerances of adaptive")
     run.add_argument("--atol", type=float, default=1e-6)
     run.add_argument("--seed", type=int, default=0)
@@ -188,6 +192,7 @@ def _run_of(options: "argparse.Namespace") -> "Trajectory":
     weights = network.init(jax.random.key(options.seed), x)
     method = {
         "euler": lambda: ska.Euler(options.dt),
+        "pipelined": lambda: ska.Pipelined(options.dt),
         "published": lambda: ska.Published(options.dt),
         "adaptive": lambda: ska.Adaptive(rtol=options.rtol, atol=options.atol),
     }[options.method]()

@@ -50,22 +50,32 @@ class System(eqx.Module):
         x = shape_of(self.inputs).x if self.inputs.moves() else self.inputs.x
         return x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.result_type(float)
 
-    def flow(self, t: ScalarLike, weights: Weights) -> Weights:
-        """dW/dt = -r ∇E, per unit of time, in the structure of the weights."""
+    def flow(self, t: ScalarLike, weights: Weights, decided: Tensors | None = None) -> Weights:
+        """dW/dt = -r ∇E, per unit of time, in the structure of the weights.
+
+        With ``decided``, layers read those decisions of the layers below, instead of what these decide now:
+        of local energies.
+        """
         batch = self.inputs.at(t)
-        gradient = self.gradient(self.energy, weights, batch)
+        gradient = self.gradient(self.energy, weights, batch, decided)
         rates = self.network.rates(self.dtype)
         return tuple(
             jax.tree.map(lambda g, r=rate: -g if r is None else -r * g, each)
             for each, rate in zip(gradient, rates, strict=True)
         )
 
-    def gradient(self, energy: AbstractEnergy, weights: Weights, batch: Batch) -> Weights:
+    def gradient(
+        self,
+        energy: AbstractEnergy,
+        weights: Weights,
+        batch: Batch,
+        decided: Tensors | None = None,
+    ) -> Weights:
         """∇E: of local terms each layer's own, of global ones through all layers, of flows minus those."""
         parts = [
             part
             for part in (
-                self._local(energy, weights, batch),
+                self._local(energy, weights, batch, decided),
                 self._global(energy, weights, batch),
                 *self._flows(energy, weights, batch),
             )
@@ -125,12 +135,14 @@ class System(eqx.Module):
         found = root_sums([list(matrices(weights[place])) for place in self.network.rows])
         return found if self.space is None else self.space.weight_norm(found)
 
-    def _local(self, energy: Any, weights: Weights, batch: Batch) -> Weights | None:
+    def _local(
+        self, energy: Any, weights: Weights, batch: Batch, decided: Tensors | None
+    ) -> Weights | None:
         """The gradient of the local terms: each layer's of its own, with its inputs held fixed."""
         energy = _only(energy, local=True)
         if energy is None:
             return None
-        trace = self.network.trace(weights, batch.x)
+        trace = self.network.trace(weights, batch.x, decided)
 
         def total(Z: Tensors, weights: Weights) -> Scalar:
             here = self.network.knowing(trace.inputs, Z)

@@ -103,6 +103,7 @@ def test_numbers_are_spaced(tmp_path):
 
 METHODS = {
     "published": ("dt = 0.1", ska.Published(0.1)),
+    "pipelined": ("dt = 0.1", ska.Pipelined(0.1)),
     "euler": ("dt = 1", ska.Euler(1)),
     "adaptive": ("", ska.Adaptive()),
     "adaptive ": (

@@ -10,7 +10,7 @@
     seed = 0                        # of the initial weights
 
     [method]
-    name = "published"              # or euler (dt); adaptive (solver, rtol, atol, dt0, max_steps);
+    name = "published"              # or euler, pipelined (dt); adaptive (solver, rtol, atol, dt0, max_steps);
     dt = 0.01                       # or descent (optimiser, learning_rate, [method.options])
 
     [run]
@@ -91,6 +91,7 @@ _UNTIL = _Kind(
 _METHODS = {
     "published": ("dt",),
     "euler": ("dt",),
+    "pipelined": ("dt",),
     "adaptive": ("solver", "rtol", "atol", "dt0", "max_steps"),
     "descent": ("optimiser", "learning_rate", "options"),
 }
@@ -266,7 +267,12 @@ class Config:
                     f" {self._name} they were {rest}: {error}."
                 ) from error
             return methods.Descent(optimiser)
-        return {"published": methods.Published, "euler": methods.Euler}[name](options["dt"])
+        fixed = {
+            "published": methods.Published,
+            "euler": methods.Euler,
+            "pipelined": methods.Pipelined,
+        }
+        return fixed[name](options["dt"])
 
     def _t1(self, given: dict[str, Any]) -> float | None:
         return given.get("t1")

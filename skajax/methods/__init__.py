@@ -7,6 +7,7 @@ from skajax.methods._adaptive import Adaptive
 from skajax.methods._euler import Euler
 from skajax.methods._fixed import Method, Now, Step
 from skajax.methods._method import AbstractMethod, Evolution, Outcome, Path, Resume, Stats
+from skajax.methods._pipelined import Pipelined
 from skajax.methods._published import Published
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ __all__ = [
     "Now",
     "Outcome",
     "Path",
+    "Pipelined",
     "Published",
     "Resume",
     "Stats",
