@@ -18,6 +18,7 @@ if not _MODULE and _PROGRAM not in ("skajax", "skajax.exe", "skajax-script.py"):
         decisions,
         energies,
         entropy,
+        formats,
         landmarks,
         layers,
         pipeline,
@@ -34,7 +35,7 @@ if not _MODULE and _PROGRAM not in ("skajax", "skajax.exe", "skajax-script.py"):
     from skajax.flows import Flow
     from skajax.inputs import Batch, MiniBatches, Moving
     from skajax.layers import Dense, DenseWeights, Paced
-    from skajax.methods import Adaptive, Euler, Method, Pipelined, Published, Step
+    from skajax.methods import Adaptive, Euler, Method, Pipelined, Published, Rounded, Step
     from skajax.network import Network, mlp
     from skajax.observables import Observable, Observables
     from skajax.sweeps import grid, load_sweep, on_times, sweep
@@ -65,6 +66,7 @@ __all__ = [
     "Paced",
     "Pipelined",
     "Published",
+    "Rounded",
     "RunFailed",
     "SkajaxWarning",
     "State",
@@ -78,6 +80,7 @@ __all__ = [
     "entropy",
     "extend",
     "flow",
+    "formats",
     "grid",
     "landmarks",
     "layers",

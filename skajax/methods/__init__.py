@@ -9,6 +9,7 @@ from skajax.methods._fixed import Method, Now, Step
 from skajax.methods._method import AbstractMethod, Evolution, Outcome, Path, Resume, Stats
 from skajax.methods._pipelined import Pipelined
 from skajax.methods._published import Published
+from skajax.methods._rounded import Rounded
 
 if TYPE_CHECKING:
     from skajax.methods._descent import Descent
@@ -26,6 +27,7 @@ __all__ = [
     "Pipelined",
     "Published",
     "Resume",
+    "Rounded",
     "Stats",
     "Step",
 ]
