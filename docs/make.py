@@ -128,7 +128,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "gallery": gallery,
     **{
         name: measured(name)
-        for name in ("step", "solvers", "sweeps", "prediction", "layers", "scale")
+        for name in ("step", "solvers", "sweeps", "prediction", "layers", "scale", "accelerator")
     },
 }
 

@@ -29,6 +29,7 @@ if not _MODULE and _PROGRAM not in ("skajax", "skajax.exe", "skajax-script.py"):
     )
     from skajax._messages import SkajaxWarning
     from skajax._network_summary import summary
+    from skajax._precision import check_precision
     from skajax._simulate import RunFailed, extend, simulate
     from skajax._version import __version__
     from skajax.energies import Energy
@@ -74,6 +75,7 @@ __all__ = [
     "System",
     "Trajectory",
     "__version__",
+    "check_precision",
     "data",
     "decisions",
     "energies",
