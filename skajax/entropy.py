@@ -151,7 +151,7 @@ def tensor_net_rate(z: RealLike, zdot: RealLike, sign: Sign = "published") -> An
     ``sign="published"`` is what the paper's figures 5 and 6 show, D + ∇_z H: their gradient has
     the opposite sign, and only with it do the reported zero crossings exist.
     """
-    return (decision(z) + _orientation(sign) * entropy_gradient(z)) * zdot
+    return (decision(z) + orientation(sign) * entropy_gradient(z)) * zdot
 
 
 def tensor_net_potential(z: RealLike, sign: Sign = "published") -> AnyArray:
@@ -162,7 +162,7 @@ def tensor_net_potential(z: RealLike, sign: Sign = "published") -> AnyArray:
     ``sign="equation"``.
     """
     # softplus(z) = ln 2 h(z) + z σ(z) by the definition of h: one logarithm serves both.
-    return decision(z) * z + (_LN2 + _orientation(sign)) * (entropy(z) - 1)
+    return decision(z) * z + (_LN2 + orientation(sign)) * (entropy(z) - 1)
 
 
 class Changes(NamedTuple):
@@ -175,7 +175,7 @@ class Changes(NamedTuple):
 
     def tensor_net(self, sign: Sign = "published") -> Array:
         """The Tensor Net from z0 to z: their sum for "published", their difference for "equation"."""
-        return self.softplus + _orientation(sign) * self.entropy
+        return self.softplus + orientation(sign) * self.entropy
 
 
 @jax.custom_jvp
@@ -224,7 +224,7 @@ def _changes_jvp(
     )
 
 
-def _orientation(sign: Sign) -> int:
+def orientation(sign: Sign) -> int:
     orientations = {"published": 1, "equation": -1}
     require(sign in orientations, "sign", "be 'published' or 'equation'", f"it was {sign!r}")
     return orientations[sign]

@@ -26,6 +26,7 @@ from skajax.plot._families import families
 from skajax.plot._graph import graph
 from skajax.plot._history import history, output_mean
 from skajax.plot._maps import animate, maps
+from skajax.plot._net_phases import net_phases
 from skajax.plot._phase import flow_against_knowledge, phase_portrait, tensor_net_against_knowledge
 from skajax.plot._predicted import predicted_times
 from skajax.plot._rules import rules
@@ -50,6 +51,7 @@ __all__ = [
     "invariance",
     "lagrangian_3d",
     "maps",
+    "net_phases",
     "output_mean",
     "phase_portrait",
     "predicted_times",

@@ -52,18 +52,21 @@ class Curves(NamedTuple):
     flow_norm: Float[Array, "*times layers"]
     entropy: Float[Array, "*times layers"]
     entropy_rate: Float[Array, "*times layers"]
+    decided_rate: Float[Array, "*times layers"]
+    """Σ D ż: with the entropy rate added or taken away, the Tensor Net's rate in either sign."""
 
 
 class _Layer(NamedTuple):
     x: Array
     z: Array
+    D: Array
     exponential: Array
     slope: Array
     Wdot: Array
     bdot: Array
 
 
-def _forward(thin: Thin, weights: Any) -> list[_Layer]:
+def forward(thin: Thin, weights: Any) -> list[_Layer]:
     """Every layer's input and knowledge, and dW/dt = (r / B') D̃ᵀ z D' / ln 2."""
     x, samples, layers = thin.x, thin.x.shape[0], []
     for number, (W, b) in enumerate(weights):
@@ -72,24 +75,25 @@ def _forward(thin: Thin, weights: Any) -> list[_Layer]:
         # One exponential serves D, D' and, where it is wanted, the entropy.
         exponential = jnp.exp(-jnp.abs(z))
         larger = 1 / (1 + exponential)
+        D = jnp.where(z > 0, larger, exponential * larger)
         slope = exponential * larger**2
         push = slope * z * (thin.pace[number] * BITS / samples)
         bdot = jnp.zeros_like(b) if number == 0 else push.sum(axis=0)
         Wdot = jnp.matmul(x.T, push, precision="highest")
-        layers.append(_Layer(x, z, exponential, slope, Wdot, bdot))
+        layers.append(_Layer(x, z, D, exponential, slope, Wdot, bdot))
         if number + 1 < len(weights):
-            x = thin.gains[number + 1] * jnp.where(z > 0, larger, exponential * larger)
+            x = thin.gains[number + 1] * D
     return layers
 
 
 def _velocity(thin: Thin, weights: Any) -> Any:
-    return tuple((layer.Wdot, layer.bdot) for layer in _forward(thin, weights))
+    return tuple((layer.Wdot, layer.bdot) for layer in forward(thin, weights))
 
 
 def observe(thin: Thin, weights: Any) -> Curves:
     """The sums of each layer at one instant."""
     rows, xdot = [], None
-    for number, ((W, _), layer) in enumerate(zip(weights, _forward(thin, weights), strict=True)):
+    for number, ((W, _), layer) in enumerate(zip(weights, forward(thin, weights), strict=True)):
         zdot = jnp.matmul(layer.x, layer.Wdot, precision="highest") + layer.bdot[None, :]
         if xdot is not None:
             zdot = zdot + jnp.matmul(xdot, W, precision="highest")
@@ -99,7 +103,7 @@ def observe(thin: Thin, weights: Any) -> Curves:
         e = layer.exponential
         # softplus(z) - z D, from |z|.
         entropy = jnp.log1p(e) + jnp.abs(layer.z) * (e / (1 + e))
-        sums = (layer.z**2, zdot**2, BITS * entropy, -BITS * (layer.z * Ddot))
+        sums = (layer.z**2, zdot**2, BITS * entropy, -BITS * (layer.z * Ddot), layer.D * zdot)
         rows.append([jnp.sum(a) for a in sums])
     sums = jnp.stack([jnp.stack(row) for row in rows], axis=1)
     return Curves(
@@ -107,6 +111,7 @@ def observe(thin: Thin, weights: Any) -> Curves:
         thin.norms * _root(sums[1]),
         thin.norms**2 * sums[2],
         thin.norms**2 * sums[3],
+        thin.norms**2 * sums[4],
     )
 
 
@@ -140,7 +145,7 @@ def end_of_euler(thin: Thin, t: Scalar, h: Scalar) -> tuple[Array, ...]:
         rate=thin.rates.max(), rtol=RTOL / 10, atol=ATOL,
     )  # fmt: skip
     last = jax.tree.map(lambda w: w[-1], states)
-    return tuple(layer.z for layer in _forward(thin, last))
+    return tuple(layer.z for layer in forward(thin, last))
 
 
 def _root(squares: Array) -> Array:
