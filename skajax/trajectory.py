@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Aside", "Trajectory", "load"]
 
-_FORMATS = ("skajax trajectory 4", "skajax trajectory 3")
+FORMATS = ("skajax trajectory 4", "skajax trajectory 3")
 """What is written, and what else is read."""
 _TOLD = ("rtol", "atol")
 """Of a step-size controller's numbers those that a summary tells."""
@@ -342,7 +342,7 @@ def load(path: str | os.PathLike[str], *, network: Network | None = None) -> Tra
         "be a Network, or None",
         lambda: f"it was {network!r}",
     )
-    dataset = read_netcdf(path, "path", *_FORMATS)
+    dataset = read_netcdf(path, "path", *FORMATS)
     precision = dataset.attrs.get("precision")
     require(
         precision != "float64" or jax.config.read("jax_enable_x64"),
@@ -392,7 +392,7 @@ def _from_dataset(dataset: "xarray.Dataset", network: Network | None) -> Traject
         network=network,
         observe=observe,
     )
-    return _unpaced(run) if dataset.attrs["format"] == _FORMATS[1] else run
+    return _unpaced(run) if dataset.attrs["format"] == FORMATS[1] else run
 
 
 def _observables(dataset: "xarray.Dataset") -> tuple[Observable, ...]:
@@ -449,7 +449,7 @@ def scalars(outcome: Outcome, parameters: Mapping[str, Any], stats: Stats) -> di
 
 def _description(run: Trajectory) -> dict[str, str]:
     return {
-        "format": _FORMATS[0],
+        "format": FORMATS[0],
         "method": run.method,
         "network": described.told(run.network),
         "precision": str(run.t.dtype),

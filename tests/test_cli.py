@@ -88,9 +88,9 @@ def test_plot_explains_what_it_cannot_draw(files, tmp_path, capsys):
     run, out = str(files / "seed0.nc"), str(tmp_path / "figure.png")
     for arguments, why in (
         ([run, "--out", str(tmp_path / "figure.txt")], "Argument --out must name a file that ends"),
-        ([run, run, "--out", out, "--figure", "heatmap"], "Argument PATH must be one file"),
+        ([run, run, "--out", out, "--figure", "heatmap"], "Argument FILE must be one file"),
         ([run, "--out", out, "--observable", "nothing"], "nothing"),
-        ([str(tmp_path / "none.nc"), "--out", out], "Argument PATH must"),
+        ([str(tmp_path / "none.nc"), "--out", out], "Argument FILE must"),
     ):
         assert main(["plot", *arguments]) == 2
         assert why in capsys.readouterr().err
@@ -105,8 +105,7 @@ def test_study_runs_the_study(monkeypatch, capsys):
 
 
 def test_version_and_the_executable(capsys):
-    with pytest.raises(SystemExit, match="0"):
-        main(["--version"])
+    assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"skajax {ska.__version__}\n"
     script = "import sys; sys.argv = ['skajax', '--version']; from skajax.__main__ import command; command()"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
@@ -116,7 +115,7 @@ def test_version_and_the_executable(capsys):
 def test_a_bad_argument_is_explained(tmp_path, capsys):
     bad = ["run", "--out", str(tmp_path / "run.nc"), "--method", "euler", "--dt", "-1"]
     assert main(bad) == 2
-    assert "Argument --dt must be a time step, positive and finite" in capsys.readouterr().err
+    assert "Argument --dt must be a positive number, but it was -1.0." in capsys.readouterr().err
     assert not (tmp_path / "run.nc").exists()
 
 
@@ -126,8 +125,7 @@ def test_info_on_no_file_is_explained(tmp_path, capsys):
 
 
 def test_reproduce_needs_a_folder(capsys):
-    with pytest.raises(SystemExit, match="2"):
-        main(["reproduce"])
+    assert main(["reproduce"]) == 2
     assert "--out" in capsys.readouterr().err
 
 
@@ -290,12 +288,15 @@ def test_bad_sweeps_are_explained(config, tmp_path, capsys):
     assert main(["sweep", str(config)]) == 2
     assert "Argument --out must name a folder" in capsys.readouterr().err
     assert main(["sweep", str(tmp_path / "none.toml"), "--dry"]) == 2
-    assert "Argument CONFIG.toml must name a file" in capsys.readouterr().err
+    assert "Argument CONFIG must name a file" in capsys.readouterr().err
     config.write_text(SWEEP.replace("widths", "widht"), encoding="utf-8")
     assert main(["sweep", str(config), "--dry"]) == 2
-    assert "did you mean 'widths'" in capsys.readouterr().err
+    assert "did you mean 'width'" in capsys.readouterr().err
     assert main(["info", str(tmp_path)]) == 2
-    assert "Argument PATH must be a sweep's folder" in capsys.readouterr().err
+    assert (
+        "Argument PATH must be a file or a folder that skajax has written"
+        in capsys.readouterr().err
+    )
 
 
 def test_info_tells_what_is_missing_and_what_failed(tmp_path, capsys):
@@ -360,16 +361,16 @@ def test_no_lane_at_all_is_an_error(config, tmp_path, capsys):
 def test_lanes_that_raise_run_again(config, tmp_path, capsys, monkeypatch):
     from skajax.cli import _config
 
-    make, out = _config.Config._weights, tmp_path / "out"
+    make, out = _config.Config.weights, tmp_path / "out"
 
-    def fails(self, given):
-        if given["seed"] == 1:
+    def fails(self, at):
+        if at.network.seed == 1:
             raise OSError("disk gone")
-        return make(self, given)
+        return make(self, at)
 
     config.write_text(SWEEP.replace("0.1, 0.05, 0.03", "0.1"), encoding="utf-8")
     with monkeypatch.context() as patch:
-        patch.setattr(_config.Config, "_weights", fails)
+        patch.setattr(_config.Config, "weights", fails)
         assert main(["sweep", str(config), "--out", str(out)]) == 1
     printed = capsys.readouterr().out
     assert (
@@ -426,9 +427,11 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch, capsys, config):
 
 @pytest.mark.parametrize("lines", [1, 3000])
 def test_a_reader_that_has_gone_is_no_error(lines):
-    code = "import sys; from skajax import __main__ as m; from skajax.cli import _info;" + (
-        f"_info.info = lambda path: [print('line') for _ in range({lines})] and 0;"
-        "sys.stdin.read(); sys.exit(m.main(['info', 'x']))"
+    code = "import sys; from skajax import __main__ as m; from skajax.cli import app\n" + (
+        "@app.command\ndef lines():\n"
+        f"    print('line\\n' * {lines}, end='')\n"
+        "    return 0\n"
+        "sys.stdin.read(); sys.exit(m.main(['lines']))"
     )
     child = subprocess.Popen(
         [sys.executable, "-c", code],

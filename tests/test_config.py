@@ -273,22 +273,24 @@ BAD = {
     "no table": ("data = 3\n" + GRID, "data must be a table"),
     "unknown key": (
         BASE.replace("widths", "widht") + GRID,
-        r"network\.widht must be a key that network has, .*did you mean 'widths'",
+        r"network\.widht must be one of what network takes, .*'widths'.*did you mean 'width'",
     ),
     "unknown axis": (BASE + "[grid]\nsead = [1]", r"grid\.sead must be .*did you mean 'seed'"),
-    "no axis": (BASE, "grid must name at least one axis"),
     "no such axis": (
         BASE + '[grid]\ndtype = ["float32"]',
-        r"grid\.dtype must be a key that grid has",
+        r"grid\.dtype must be one of the axes 'widths', .*it was 'dtype'",
     ),
     "empty axis": (BASE + "[grid]\nseed = []", r"grid\.seed must be a list of values"),
     "one value": (BASE + "[grid]\nseed = 3", r"grid\.seed must be a list .*it was 3"),
     "type in axis": (
         BASE + '[grid]\ndt = [0.1, "x"]',
-        r"grid\.dt .*each a positive number, but one was 'x'",
+        r"grid\.dt .*each a positive number, but in .*sweep\.toml' one was 'x'",
     ),
     "infinite": (BASE + "[grid]\ndt = [inf]", r"grid\.dt .*each a positive number"),
-    "no stop": (BASE + "[grid]\ndt = { start = 1 }", r"grid\.dt must have numbers start and stop"),
+    "no stop": (
+        BASE + "[grid]\ndt = { start = 1 }",
+        r"grid\.dt\.stop must be given, .*it was left out",
+    ),
     "log of 0": (
         BASE + "[grid]\ndt = { start = 0, stop = 1, num = 3, spacing = 'log' }",
         r"grid\.dt\.spacing must be 'linear', or, between positive",
@@ -313,14 +315,14 @@ BAD = {
     ),
     "method": (BASE.replace("euler", "eular") + GRID, r"method\.name must be one of 'published'"),
     "no method": (BASE.replace('name = "euler"', "") + GRID, r"method\.name must be given"),
-    "no dt": (BASE.replace("dt = 0.1", "") + GRID, r"method\.dt must be given for euler"),
+    "no dt": (BASE.replace("dt = 0.1", "") + GRID, r"method\.dt must be given, .*it was left out"),
     "no rate": (
         BASE.replace('"euler"\ndt = 0.1', '"descent"\noptimiser = "adam"') + GRID,
-        r"method\.learning_rate must be given for descent",
+        r"method\.learning_rate must be given",
     ),
     "rtol of euler": (
         BASE.replace("dt = 0.1", "dt = 0.1\nrtol = 1e-3") + GRID,
-        r"method\.rtol must be left out with euler",
+        r"method\.rtol must be one of what euler takes, 'name', 'dt', ",
     ),
     "solver": (
         BASE.replace('"euler"\ndt = 0.1', '"adaptive"\nsolver = "Euler9"') + GRID,
@@ -340,23 +342,23 @@ BAD = {
     ),
     "rule": (
         BASE.replace("steps = 3", "until = { rule = 'Never' }") + GRID,
-        r"run\.until must have a rule, of .*FlowConverged.*'Never'",
+        r"run\.until\.rule must be one of .*FlowConverged.*'Never'",
     ),
     "rule's number": (
         BASE.replace("steps = 3", "until = { rule = 'FlowConverged', rate = 1 }") + GRID,
-        r"run\.until\.rate must be a key",
+        r"run\.until\.rate must be one of what FlowConverged takes, 'fraction'",
     ),
     "rule's value": (
         BASE.replace("steps = 3", "until = { rule = 'FlowConverged', fraction = -1 }") + GRID,
-        r"run\.until must have numbers that fit FlowConverged, .*'fraction': -1.*positive",
+        r"run\.until\.fraction must be a fraction .*positive.*it was -1",
     ),
     "rule without a number": (
         BASE.replace("steps = 3", "until = { rule = 'ResidenceTime' }") + GRID,
-        r"run\.until must have numbers that fit ResidenceTime",
+        r"run\.until must have what ResidenceTime takes, .*'time'",
     ),
     "negative times": (
         BASE.replace("steps = 3", "save_at = [-1, 2]") + GRID,
-        r"run\.save_at must have values that are each a number, at least 0, but one was -1",
+        r"run\.save_at must have values that are each a number, at least 0, .* one was -1",
     ),
     "times that fall": (
         BASE.replace("steps = 3", "save_at = [1, 0.5]") + GRID,
@@ -372,15 +374,15 @@ BAD = {
     ),
     "images and file": (
         BASE.replace("per_class = 1", "per_class = 1\nfile = 'x.npz'") + GRID,
-        r"data\.per_class must be left out with data\.file",
+        r"data\.per_class must be one of what file takes, ",
     ),
     "samples of images": (
         BASE + "[grid]\nsamples = [3]",
-        r"data\.samples must be left out without data\.file",
+        r"grid\.samples must be one of what mnist takes, ",
     ),
     "no such file": (
         BASE.replace("per_class = 1", "file = 'none.npz'") + GRID,
-        r"data\.file must name a file of NumPy's, .*none\.npz' could not be read",
+        r"data\.file must name a whole file of the kind \.npz, .*none\.npz' nothing could be read",
     ),
     "two widths": (
         BASE + "[grid]\nwidths = [[1]]\nwidth = [1]",
@@ -406,11 +408,11 @@ def test_arrays_that_are_no_inputs(tmp_path):
     np.savez(tmp_path / "bad.npz", x=np.ones(3), words=np.array([["a"]]))
     (tmp_path / "no.npz").write_bytes(b"none")
     for data, words in {
-        "file = 'bad.npz'": r"must hold numbers of shape \(samples, inputs\)",
-        "file = 'bad.npz'\narray = 'words'": "must hold numbers",
-        "file = 'bad.npz'\narray = 'y'": ".* an array 'y', but .* could not be read",
-        "file = 'no.npz'": "must .*no.npz' could not be read",
+        "file = 'bad.npz'": r"file must hold numbers of shape \(samples, inputs, \.\.\.\)",
+        "file = 'bad.npz'\narray = 'words'": "file must hold numbers",
+        "file = 'bad.npz'\narray = 'y'": "array must be one of 'x', 'words', .*it was 'y'",
+        "file = 'no.npz'": "file must .*no.npz' nothing could be read",
     }.items():
         text = BASE.replace("per_class = 1", data) + GRID
-        with pytest.raises(ValueError, match=r"Argument data\.file " + words):
+        with pytest.raises(ValueError, match=r"Argument data\." + words):
             arguments(tmp_path, text)

@@ -1,465 +1,282 @@
-"""A sweep as a TOML file: tables of settings, and a grid of those that differ from lane to lane.
+"""A sweep as a TOML file, or a run as options: tables of settings, and a grid of those that differ.
 
     [data]                          # the inputs x
-    name = "mnist"                  # the images in the package; or file = "inputs.npz", array = "x"
-    per_class = 100
+    name = "mnist"                  # a set of skajax.data; or file = "inputs.npz"
+    per_class = 100                 # and scaling, flatten, and what else the set has
 
     [network]
-    widths = [256, 128, 64, 10]
+    widths = [256, 128, 64, 10]     # or width, depth; or layers = [{ layer = "Conv", ... }, ...]
     scale = 0.01                    # and bias, precision
     seed = 0                        # of the initial weights
 
     [method]
-    name = "published"              # or euler, pipelined (dt); adaptive (solver, rtol, atol, dt0, max_steps);
+    name = "published"              # or euler, pipelined (dt); adaptive (solver, rtol, atol, dt0, ...);
     dt = 0.01                       # or descent (optimiser, learning_rate, [method.options])
 
+    [energy]                        # by default each layer's own entropy
+    name = "CrossEntropy"           # [[energy]], with a factor each, are added up
+
     [run]
-    t1 = 0.5                        # or steps; save_at, until, reduction, dtype
+    t1 = 0.5                        # or steps; save_at, until, observe, reduction, dtype
 
     [grid]                          # the axes: any number or name from above
     dt = [0.02, 0.01]
     seed = { start = 0, stop = 15, num = 16 }
 
-An axis takes the place of the setting of its name; ``method`` is that of ``method.name``, and ``width`` and
-``depth`` are those of the hidden layers.
+An axis takes the place of the setting of its name, and so does a command's option; ``method`` is that of
+``method.name``, and ``width`` and ``depth`` are those of the hidden layers.
 """
 
-import dataclasses
-import difflib
+import functools
 import inspect
-import itertools
-import math
+import operator
 import os
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, NoReturn, get_args
 
 import numpy as np
+from pydantic import ValidationError
+from pydantic_core import PydanticCustomError
 
-from skajax._checks import is_whole, require
+from skajax._checks import require
 from skajax._files import located
+from skajax.cli._data import read_data
+from skajax.cli._tables import METHODS, SETS, Network, Run, Settings, one_of, values
+from skajax.cli._words import TABLE, known, short, told
 
-
-class _Kind(NamedTuple):
-    """What a value may be."""
-
-    fits: Callable[[Any], bool]
-    must: str
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_list(value: object, fits: Callable[[Any], bool]) -> bool:
-    return isinstance(value, list) and len(value) >= 1 and all(map(fits, value))
-
-
-def _one_of(*names: str) -> _Kind:
-    return _Kind(lambda value: value in names, f"be one of {', '.join(map(repr, names))}")
-
-
-_TEXT = _Kind(lambda value: isinstance(value, str), "be text")
-_NUMBER = _Kind(_is_number, "be a number")
-_POSITIVE = _Kind(lambda value: _is_number(value) and value > 0, "be a positive number")
-_TIME = _Kind(lambda value: _is_number(value) and value >= 0, "be a number, at least 0")
-_SEED = _Kind(lambda value: is_whole(value, 0), "be a whole number, at least 0")
-_WHOLE = _Kind(lambda value: is_whole(value, 1), "be a whole number, at least 1")
-_WIDTHS = _Kind(
-    lambda value: _is_list(value, lambda width: is_whole(width, 1)),
-    "be a list of whole numbers, at least 1",
-)
-_A_LAYER = _Kind(
-    lambda value: _is_number(value) or _is_list(value, _is_number),
-    "be a number, or a list of one a layer",
-)
-_SCALE = _Kind(
-    lambda value: _TIME.fits(value) or _is_list(value, _TIME.fits),
-    "be a number, at least 0, or a list of one a layer",
-)
-_TABLE = _Kind(lambda value: isinstance(value, dict), "be a table")
-_SAVE_AT = _Kind(
-    lambda value: value in ("steps", "end") or isinstance(value, list | dict),
-    "be 'steps', 'end', a list of times, or a table of start, stop and num",
-)
-_UNTIL = _Kind(
-    lambda value: isinstance(value, dict) or _is_list(value, lambda rule: isinstance(rule, dict)),
-    "be a table, such as { rule = 'FlowConverged', fraction = 0.1 }, or a list of them",
-)
-
-_METHODS = {
-    "published": ("dt",),
-    "euler": ("dt",),
-    "pipelined": ("dt",),
-    "adaptive": ("solver", "rtol", "atol", "dt0", "max_steps"),
-    "descent": ("optimiser", "learning_rate", "options"),
+LARGEST = 1_000_000
+"""Bytes of a TOML file, at most."""
+TAKEN = {
+    name: m.model_fields for m in METHODS for name in get_args(m.model_fields["name"].annotation)
 }
-_SETTINGS: dict[str, dict[str, _Kind]] = {
-    "data": {
-        "name": _one_of("mnist"),
-        "per_class": _Kind(
-            lambda value: is_whole(value, 1) and value <= 100, "be a whole number, 1 to 100"
-        ),
-        "file": _TEXT,
-        "array": _TEXT,
-        "samples": _WHOLE,
-    },
-    "network": {
-        "widths": _WIDTHS,
-        "scale": _SCALE,
-        "bias": _A_LAYER,
-        "precision": _one_of("default", "high", "highest"),
-        "seed": _SEED,
-    },
-    "method": {
-        "name": _one_of(*_METHODS),
-        "dt": _POSITIVE,
-        "solver": _TEXT,
-        "rtol": _POSITIVE,
-        "atol": _POSITIVE,
-        "dt0": _POSITIVE,
-        "max_steps": _WHOLE,
-        "optimiser": _TEXT,
-        "learning_rate": _POSITIVE,
-        "options": _TABLE,
-    },
-    "run": {
-        "t1": _POSITIVE,
-        "steps": _WHOLE,
-        "save_at": _SAVE_AT,
-        "until": _UNTIL,
-        "reduction": _one_of("auto", "full", "off"),
-        "dtype": _one_of("float32", "float64"),
-    },
-}
+"""What each method takes."""
+
+
+class Place(NamedTuple):
+    """Where the setting is that an axis or an option takes the place of, and what it may be."""
+
+    table: str
+    key: str
+    kind: Any
+
+
+_ROOMS = {"network": (Network,), "run": (Run,), "method": METHODS, "data": SETS}
+PLACES = {"method": Place("method", "name", Annotated[str, one_of(*TAKEN)])}
+for _table, _models in _ROOMS.items():
+    for _model in _models:
+        for _key, _field in _model.model_fields.items():
+            if _key != "name":
+                _kind = Annotated[_field.annotation, _field]
+                PLACES.setdefault(_key, Place(_table, _key, _kind))
+
 _X = ("per_class", "samples")
 _NETWORK = ("widths", "width", "depth", "scale", "bias", "precision")
-_ARGUMENTS = {
-    "network": _NETWORK,
-    "weights": (*_NETWORK, "seed", *_X),
-    "x": _X,
-    "method": ("method", *(key for key in _SETTINGS["method"] if key not in ("name", "options"))),
-    "t1": ("t1",),
-    "steps": ("steps",),
+_METHOD = tuple(n for n, place in PLACES.items() if place.table == "method" and n != "options")
+_MADE: dict[str, tuple[tuple[str, ...], Callable[["Config", Settings], Any]]] = {
+    "network": (_NETWORK, lambda config, at: at.network.make()),
+    "weights": ((*_NETWORK, "seed", *_X), lambda config, at: config.weights(at)),
+    "x": (_X, lambda config, at: config.inputs(at)),
+    "method": (_METHOD, lambda config, at: at.method.make()),
+    "t1": (("t1",), lambda config, at: at.run.t1),
+    "steps": (("steps",), lambda config, at: at.run.steps),
 }
-"""The axes that each argument of :func:`skajax.sweep` can depend on."""
-_KINDS = {key: kind for table in _SETTINGS.values() for key, kind in table.items()} | {
-    "method": _SETTINGS["method"]["name"],
-    "width": _WHOLE,
-    "depth": _WHOLE,
-}
-_AXES = tuple(dict.fromkeys(axis for axes in _ARGUMENTS.values() for axis in axes))
+"""Of each argument of :func:`skajax.sweep`, the axes that it can depend on, and how it is made."""
+AXES = tuple(dict.fromkeys(axis for axes, _ in _MADE.values() for axis in axes))
 
 
-@dataclasses.dataclass(frozen=True)
 class Config:
-    """What a file asks for, checked; nothing is made of it yet."""
+    """What a file and a command's options ask for, checked; nothing is made of it yet."""
 
-    file: Path
-    settings: Mapping[str, Mapping[str, Any]]
-    axes: Mapping[str, tuple[Any, ...]]
+    def __init__(
+        self,
+        tables: Mapping[str, Any],
+        file: str | os.PathLike[str] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        """A ValueError names what does not fit, and where it was given."""
+        self.file, self.options = file, dict(options or {})
+        self.folder = Path() if file is None else located(file).parent
+        self.axes: dict[str, tuple[Any, ...]] = {}
+        self._first: dict[str, Any] = {}
+        self._seen: tuple[Any, Any] | None = None
+        with self._telling():
+            for name, table in tables.items():
+                known("one of the tables", name, [*Settings.model_fields, "grid"], at=name)
+                if not isinstance(table, dict) and name != "energy":
+                    self._refuse(name, TABLE, table)
+        self.tables = {name: table for name, table in tables.items() if name != "grid"}
+        self._take()
+        for axis, given in tables.get("grid", {}).items():
+            with self._telling("grid", given):
+                known("one of the axes", axis, AXES, at=axis)
+            with self._telling(f"grid.{axis}", given):
+                self.axes[axis] = tuple(values(PLACES[axis].kind, given))
+        for axis in ("width", "depth"):
+            if axis in self.axes and "widths" in self.axes:
+                self._refuse(f"grid.{axis}", "be left out beside grid.widths", self.axes[axis])
+        self._first = {axis: given[0] for axis, given in self.axes.items()}
+        methods = self.axes.get("method", ())
+        with self._telling():
+            for place in [{"method": name} for name in methods] or [{}]:
+                self.at(place)
+        for key in [*self.tables.get("method", {}), *self.axes] if methods else []:
+            if key in _METHOD[1:] and not any(key in TAKEN[name] for name in methods):
+                self._refuse(f"method.{key}", f"be left out with {' and '.join(methods)}", "given")
+
+    def at(self, place: Mapping[str, Any]) -> Settings:
+        """The settings of a lane; of axes that are not named, those of the first."""
+        tables = {**self.tables}
+        for name, value in {**self._first, **place}.items():
+            table, key, _ = PLACES[name]
+            tables[table] = {**tables.get(table, {}), key: value}
+        if "method" in self.axes:  # each takes its own numbers
+            given = tables["method"]
+            tables["method"] = {k: v for k, v in given.items() if k in TAKEN[given["name"]]}
+        return Settings.model_validate(tables)
+
+    def arguments(self) -> dict[str, Any]:
+        """The keyword arguments of :func:`skajax.sweep`, or, without axes, :func:`skajax.simulate`."""
+        at = self.at({})
+        made: dict[str, Any] = {
+            name: self._depending([axis for axis in self.axes if axis in axes], make)
+            for name, (axes, make) in _MADE.items()
+        }
+        if at.energy:
+            made["energy"] = functools.reduce(operator.add, at.energy)
+        if at.run.save_at is not None:
+            times = isinstance(at.run.save_at, list)
+            made["save_at"] = np.asarray(at.run.save_at, at.run.dtype) if times else at.run.save_at
+        if at.run.until:
+            made["until"] = at.run.ends()
+        if self.axes:
+            made["over"] = dict(self.axes)
+        if at.run.observe is not None:
+            made["observe"] = at.run.observe
+        return made | {"reduction": at.run.reduction}
+
+    def inputs(self, at: Settings) -> Any:
+        """Inputs; with their targets, where an energy is given."""
+        x, y = self.data(at)
+        if not at.energy or y is None:
+            return x
+        from skajax.inputs import Batch
+
+        return Batch(x, y)
+
+    def weights(self, at: Settings) -> Any:
+        """Initial weights."""
+        import jax
+
+        return at.network.make().init(jax.random.key(at.network.seed), self.data(at)[0])
+
+    def data(self, at: Settings) -> tuple[Any, Any]:
+        """Inputs and targets, which are read once for lanes that follow one another."""
+        asked = (at.data, at.run.dtype)
+        if self._seen is None or self._seen[0] != asked:
+            with self._telling("data"):
+                self._seen = asked, read_data(at.data, self.folder, at.run.dtype)
+        return self._seen[1]
+
+    def problem(self) -> tuple[Any, Any, Any, Any]:
+        """Network, weights, inputs and targets, without axes."""
+        at = self.at({})
+        return at.network.make(), self.weights(at), *self.data(at)
+
+    def drawn(self) -> Callable[[int], Any]:
+        """The weights of any seed."""
+        return lambda seed: self.weights(self.at({"seed": seed}))
+
+    def told(self) -> dict[str, Any]:
+        """What a run's file says of where it came from: the data, and the seed."""
+        at = self.at({})
+        return {"seed": at.network.seed, "data": at.data.model_dump(exclude_none=True)}
 
     @property
     def dtype(self) -> str:
         """The precision of the whole run."""
-        return self.settings["run"].get("dtype", "float32")
+        return self.at({}).run.dtype
 
-    def arguments(self) -> dict[str, Any]:
-        """The keyword arguments of :func:`skajax.sweep`."""
-        run = self.settings["run"]
-        made: dict[str, Any] = {
-            name: self._depending(_ARGUMENTS[name], getattr(self, f"_{name}"))
-            for name in ("network", "weights", "x", "method", "t1", "steps")
-        }
-        if "save_at" in run:
-            made["save_at"] = self._save_at(run["save_at"])
-        if "until" in run:
-            made["until"] = self._until(run["until"])
-        return made | {"over": dict(self.axes), "reduction": run.get("reduction", "auto")}
-
-    def _depending(self, on: Iterable[str], make: Callable[[dict[str, Any]], Any]) -> Any:
+    def _depending(self, on: list[str], make: Callable[["Config", Settings], Any]) -> Any:
         """What is the same in all lanes, or a function of those axes that it depends on."""
-        base = {key: value for table in self.settings.values() for key, value in table.items()}
-        base["method"] = self.settings["method"].get("name")
-        names = [axis for axis in self.axes if axis in on]
-        if not names:
-            return make(base)
+        if not on:
+            return make(self, self.at({}))
 
         def function(**place: Any) -> Any:
-            return make(base | place)
+            return make(self, self.at(place))
 
         kind = inspect.Parameter.KEYWORD_ONLY
-        parameters = [inspect.Parameter(name, kind) for name in names]
+        parameters = [inspect.Parameter(name, kind) for name in on]
         function.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
         return function
 
-    def _x(self, given: dict[str, Any]) -> np.ndarray:
-        if "file" not in given:
-            from skajax.data import mnist_subset
+    def _take(self) -> None:
+        """Put the options into the tables."""
+        options = dict(self.options)
+        if "data" in options:
+            data = str(options.pop("data"))
+            is_file = Path(data).suffix != "" or os.sep in data
+            self.tables["data"] = {"file": data} if is_file else {"name": data}
+            self.folder = Path()
+        own = TAKEN.get(options.get("method", ""), {})
+        if own:  # a file's numbers of another method
+            before = self.tables.get("method", {})
+            self.tables["method"] = {k: v for k, v in before.items() if k in own}
+        for name, value in options.items():
+            table, key, _ = PLACES[name]
+            self.tables[table] = {**self.tables.get(table, {}), key: value}
 
-            x, _ = mnist_subset(given.get("per_class", 100))
-        else:
-            x = self._array(given["file"], given.get("array", "x"))[: given.get("samples")]
-        return x.astype(self.dtype)
-
-    def _array(self, name: str, key: str) -> np.ndarray:
-        path = self.file.parent / located(name)
+    @contextmanager
+    def _telling(self, within: str = "", value: Any = None) -> Iterator[None]:
+        """Say what does not fit as a ValueError."""
         try:
-            with open(path, "rb") as file:
-                found = np.load(file, allow_pickle=False)
-                x = found if isinstance(found, np.ndarray) else found[key]
-        except (OSError, ValueError, KeyError, EOFError) as error:
-            raise ValueError(
-                f"Argument data.file must name a file of NumPy's, .npy or .npz with an array"
-                f" {key!r}, but {os.fspath(path)!r} could not be read: {error}."
-            ) from error
-        is_batch = x.ndim == 2 and x.dtype.kind in "fiu"
-        require(
-            is_batch,
-            "data.file",
-            "hold numbers of shape (samples, inputs)",
-            f"in {os.fspath(path)!r} they were {x.dtype}, {x.shape}",
+            yield
+        except (ValidationError, PydanticCustomError) as error:
+            name, must, but, given = told(error)
+            name = ".".join(filter(None, (within, name)))
+            self._refuse(name, must, value if within else given, but)
+
+    def _refuse(self, name: str, must: str, value: Any, but: str = "") -> NoReturn:
+        table, _, key = name.partition(".")
+        option = {"data.name": "data", "data.file": "data", "method.name": "method"}.get(name, key)
+        if option in self.axes and table != "grid":
+            name = f"grid.{option}"
+        typed = self.file is None or option in self.options
+        name = f"--{option.replace('_', '-')}" if typed else name
+        where = "" if typed or but.startswith("in ") else f"in {os.fspath(self.file or '')!r} "
+        but = but or f"it was {short(value)}"
+        raise ValueError(
+            f"Argument {name} must {must}, but {where}{but}{'' if but[-1] in '.?' else '.'}"
         )
-        return x
-
-    def _network(self, given: dict[str, Any]) -> Any:
-        from skajax.network import mlp
-
-        widths = given.get("widths", [256, 128, 64, 10])
-        hidden = widths[:-1]
-        if "depth" in given:
-            hidden = (hidden[:1] or widths[:1]) * given["depth"]
-        if "width" in given:
-            hidden = [given["width"]] * max(1, len(hidden))
-        options = {key: _floats(given[key]) for key in ("scale", "bias") if key in given}
-        options |= {key: given[key] for key in ("precision",) if key in given}
-        return mlp([*hidden, widths[-1]], **options)
-
-    def _weights(self, given: dict[str, Any]) -> Any:
-        import jax
-
-        return self._network(given).init(jax.random.key(given.get("seed", 0)), self._x(given))
-
-    def _method(self, given: dict[str, Any]) -> Any:
-        from skajax import methods
-
-        name = given["method"]
-        options = {key: given[key] for key in _METHODS[name] if key in given}
-        if name == "adaptive":
-            if "solver" in options:
-                import diffrax
-
-                options["solver"] = self._found("method.solver", diffrax, options["solver"])()
-            return methods.Adaptive(**options)
-        if name == "descent":
-            import optax
-
-            make = self._found("method.optimiser", optax, options["optimiser"])
-            rest = options.get("options", {})
-            try:
-                # Its learning rate is then known as it is, whatever the optimiser makes of it.
-                injected = optax.inject_hyperparams(make, static_args=list(rest))
-                optimiser = injected(options["learning_rate"], **rest)
-            except (TypeError, ValueError) as error:
-                raise ValueError(
-                    f"Argument method.options must be options of optax.{options['optimiser']}, but in"
-                    f" {self._name} they were {rest}: {error}."
-                ) from error
-            return methods.Descent(optimiser)
-        fixed = {
-            "published": methods.Published,
-            "euler": methods.Euler,
-            "pipelined": methods.Pipelined,
-        }
-        return fixed[name](options["dt"])
-
-    def _t1(self, given: dict[str, Any]) -> float | None:
-        return given.get("t1")
-
-    def _steps(self, given: dict[str, Any]) -> int | None:
-        return given.get("steps")
-
-    def _save_at(self, value: Any) -> Any:
-        if isinstance(value, str):
-            return value
-        return np.asarray(_save_times(value, self._name), self.dtype)
-
-    def _until(self, value: Any) -> Any:
-        from skajax import stop
-
-        rules = _rules(value, self._name)
-        return rules[0] if len(rules) == 1 else stop.AnyOf(*rules)
-
-    @property
-    def _name(self) -> str:
-        return repr(os.fspath(self.file))
-
-    def _was(self, value: object) -> str:
-        return f"in {self._name} it was {value!r}"
-
-    def _found(self, argument: str, module: Any, name: str) -> Any:
-        found = getattr(module, name, None)
-        require(callable(found), argument, f"be a name in {module.__name__}", self._was(name))
-        return found
 
 
-def read(path: str | os.PathLike[str]) -> Config:
-    """The configuration in a file; a ValueError names the key that does not fit, and the file."""
-    name, path = repr(os.fspath(path)), located(path)
-    require(path.is_file(), "config", "name a file", f"there was none at {name}")
+def read(path: str | os.PathLike[str] | None, options: Mapping[str, Any] | None = None) -> Config:
+    """The configuration in a file, of which options take the place; a ValueError says what does not fit."""
+    if path is None:
+        return Config({}, None, options)
+    name, where = repr(os.fspath(path)), located(path)
+    require(where.is_file(), "config", "name a file", f"there was none at {name}")
+    size = where.stat().st_size
+    require(
+        size <= LARGEST, "config", f"name a file of at most {LARGEST} bytes", f"{name} has {size}"
+    )
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        tables = tomllib.loads(where.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"Argument config must name a TOML file, but {name}: {error}.") from error
-    _refuse_unknown("", tables, [*_SETTINGS, "grid"], name)
-    for table, values in tables.items():
-        require(isinstance(values, dict), table, "be a table", f"in {name} it was {values!r}")
-    settings = {table: tables.get(table, {}) for table in _SETTINGS}
-    for table, kinds in _SETTINGS.items():
-        _refuse_unknown(table, settings[table], kinds, name)
-        for key, value in settings[table].items():
-            kind = kinds[key]
-            require(kind.fits(value), f"{table}.{key}", kind.must, f"in {name} it was {value!r}")
-    grid = tables.get("grid", {})
-    require(
-        len(grid) >= 1, "grid", "name at least one axis", f"in {name} it was empty or not there"
-    )
-    _refuse_unknown("grid", grid, _AXES, name)
-    axes = {
-        axis: tuple(_values(values, f"grid.{axis}", _KINDS[axis], name))
-        for axis, values in grid.items()
-    }
-    _check_method(settings, axes, name)
-    _check_together(settings, axes, name)
-    run = settings["run"]
-    if isinstance(run.get("save_at"), list | dict):
-        _save_times(run["save_at"], name)
-    if "until" in run:
-        _rules(run["until"], name)
-    return Config(path, settings, axes)
+    return Config(tables, path, options)
 
 
-def _values(given: Any, argument: str, kind: _Kind, file: str) -> list[Any]:
-    """A list as it is; a table of start, stop and num, spaced evenly or in proportion."""
-    if isinstance(given, dict):
-        _refuse_unknown(argument, given, ("start", "stop", "num", "spacing"), file)
-        start, stop, num = (given.get(key) for key in ("start", "stop", "num"))
-        spacing = given.get("spacing", "linear")
-        require(
-            _is_number(start) and _is_number(stop) and is_whole(num, 1),
-            argument,
-            "have numbers start and stop, and how many values, num",
-            f"in {file} it was {given!r}",
-        )
-        assert start is not None and stop is not None and num is not None
-        require(
-            spacing == "linear" or (spacing == "log" and start > 0 and stop > 0),
-            f"{argument}.spacing",
-            "be 'linear', or, between positive numbers, 'log'",
-            f"in {file} it was {given!r}",
-        )
-        spaced = (np.linspace if spacing == "linear" else np.geomspace)(start, stop, num)
-        whole = isinstance(start, int) and isinstance(stop, int) and bool((spaced % 1 == 0).all())
-        given = (spaced.astype(int) if whole else spaced).tolist()
-    require(
-        isinstance(given, list) and len(given) >= 1,
-        argument,
-        "be a list of values, or a table of start, stop and num",
-        f"in {file} it was {given!r}",
-    )
-    for value in given:
-        require(
-            kind.fits(value),
-            argument,
-            f"have values that are each {kind.must[3:]}",
-            f"one was {value!r} in {file}",
-        )
-    return given
+@contextmanager
+def precision(dtype: str) -> Iterator[None]:
+    """Double precision, for as long as it is asked for."""
+    import jax
 
-
-def _save_times(given: Any, file: str) -> list[Any]:
-    """Times to save at, which increase."""
-    times = _values(given, "run.save_at", _TIME, file)
-    rising = all(a < b for a, b in itertools.pairwise(times))
-    require(rising, "run.save_at", "increase", f"in {file} it was {times}")
-    return times
-
-
-def _rules(given: Any, file: str) -> list[Any]:
-    """The stop rules of tables, made."""
-    from skajax import stop
-
-    known = [name for name in stop.__all__ if _is_rule(getattr(stop, name))]
-    rules = []
-    for each in given if isinstance(given, list) else [given]:
-        rest = dict(each)
-        name = rest.pop("rule", None)
-        must = f"have a rule, of {known}"
-        require(name in known, "run.until", must, f"in {file} it was {name!r}")
-        make = getattr(stop, name)
-        fields = [field.name for field in dataclasses.fields(make)]
-        _refuse_unknown("run.until", rest, fields, file)
-        try:
-            rules.append(make(**rest))
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"Argument run.until must have numbers that fit {name}, but in {file} they were"
-                f" {rest}: {error}"
-            ) from error
-    return rules
-
-
-def _floats(value: Any) -> Any:
-    return [float(each) for each in value] if isinstance(value, list) else float(value)
-
-
-def _check_method(
-    settings: Mapping[str, Mapping[str, Any]], axes: Mapping[str, tuple[Any, ...]], file: str
-) -> None:
-    """Every method has what it needs, and every number a method that takes it."""
-    own = settings["method"]
-    names = axes.get("method", (own.get("name"),))
-    must = f"be given, of {list(_METHODS)}"
-    require(None not in names, "method.name", must, f"{file} has none, and no axis method")
-    for name in names:
-        for key in {"adaptive": (), "descent": ("optimiser", "learning_rate")}.get(name, ("dt",)):
-            there = key in own or key in axes
-            require(there, f"method.{key}", f"be given for {name}", f"{file} has none")
-    taken = {key for name in names for key in _METHODS[name]}
-    for key in [*own, *axes]:
-        if key in _SETTINGS["method"] and key != "name":
-            must = f"be left out with {' and '.join(names)}"
-            require(key in taken, f"method.{key}", must, f"{file} has it")
-
-
-def _check_together(
-    settings: Mapping[str, Mapping[str, Any]], axes: Mapping[str, tuple[Any, ...]], file: str
-) -> None:
-    """Settings that exclude one another, or need one another."""
-    data = settings["data"]
-    of_file = [key for key in ("array", "samples") if key in data or key in axes]
-    of_images = [key for key in ("name", "per_class") if key in data or key in axes]
-    wrong, which = (of_images, "with") if "file" in data else (of_file, "without")
-    for key in wrong:
-        require(False, f"data.{key}", f"be left out {which} data.file", f"{file} has it")
-    twice = [axis for axis in ("width", "depth") if axis in axes and "widths" in axes]
-    for axis in twice:
-        require(False, f"grid.{axis}", "be left out beside grid.widths", f"{file} has both")
-
-
-def _refuse_unknown(table: str, given: Iterable[str], known: Iterable[str], file: str) -> None:
-    known = list(known)
-    for key in given:
-        near = difflib.get_close_matches(key, known, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        full = f"{table}.{key}" if table else key
-        where = f"a key that {table or 'a sweep'} has, of {known}"
-        require(key in known, full, f"be {where}", f"{file} has it{hint}")
-
-
-def _is_rule(value: Any) -> bool:
-    from skajax.stop import AllOf, AnyOf, Rule
-
-    is_one = inspect.isclass(value) and issubclass(value, Rule)
-    return is_one and value not in (Rule, AnyOf, AllOf)
+    before = jax.config.read("jax_enable_x64")
+    jax.config.update("jax_enable_x64", before or dtype == "float64")
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_x64", before)

@@ -1,31 +1,143 @@
-"""``python -m skajax info``: what a file or a store holds."""
+"""``skajax info``: what a file or a folder that skajax has written holds."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
-
-from skajax._files import located
-from skajax.sweeps._store import Status, Store
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
     import xarray as xr
+
+    from skajax.sweeps._store import Status, Store
+    from skajax.trajectory import Trajectory
 
 LISTED = 20
 """Failures that are told one by one."""
+STUDIES = (
+    "architectures", "families", "intrinsic", "invariance", "rules", "schedules", "separation",
+    "setting", "synchronise", "work_precision",
+)  # fmt: skip
+"""What files of studies are called."""
+PAPER = "SKA: the paper's experiments"
+"""The title of the runs that reproduce keeps."""
 
 
-def info(path: str) -> int:
-    """Print it; 0 if it could be read."""
+def info(path: str, /) -> int:
+    """What a file or a folder that skajax has written holds.
+
+    For example:
+
+        skajax info run.nc
+        skajax info lanes
+        skajax info out
+
+    Args:
+        path: A run's, sweep's, study's or checkpoint's file; a sweep's, study's or reproduce's folder.
+    """
+    import skajax as ska
+    from skajax._files import located
+    from skajax.cli._config import precision
+
     where = located(path)
-    if where.is_dir():
-        _print_store(Store.open(path))
-    elif not _print_sweep(where):
-        _print_run(path)
+    with precision("float64"):
+        if where.is_dir():
+            _print_folder(path, where)
+            return 0
+        found = _dataset(path)
+        form = str(found.attrs.get("format", PAPER))
+        print(found if form != PAPER else _groups(where))
+        if form.startswith("skajax trajectory"):
+            _print_run(ska.load(path))
+        if form.startswith("skajax sweep"):
+            _print_outcomes(found)
+        if form.startswith("skajax checkpoint"):
+            count = found["record_0"].shape[0]
+            print(
+                f"{path}: a checkpoint; {count} records; the call that wrote it goes on from here"
+            )
     return 0
 
 
-def counted(status: Status) -> str:
+def opened(path: str) -> Any:
+    """A run; or the dataset of a sweep, from its folder or its file, or of a study."""
+    import skajax as ska
+    from skajax._files import located
+
+    where = located(path)
+    if where.is_dir():
+        kept = sorted(where.glob("*.nc"))
+        if (where / "sweep.json").exists() or len(kept) != 1:
+            return ska.load_sweep(path)
+        path = str(kept[0])
+    form = str(_dataset(path).attrs.get("format", ""))
+    return ska.load(path) if form.startswith("skajax trajectory") else _dataset(path)
+
+
+def _dataset(path: str) -> "xr.Dataset":
+    """The content of any NetCDF file that skajax has written."""
+    from skajax._files import read_netcdf
+    from skajax.methods._checkpoint import FORMAT as CHECKPOINT
+    from skajax.sweeps._records import FORMAT as SWEEP
+    from skajax.trajectory import FORMATS
+
+    studies = [f"skajax {name} 1" for name in STUDIES]
+    return read_netcdf(path, "path", *FORMATS, SWEEP, "skajax sweep 1", CHECKPOINT, *studies)
+
+
+def _print_folder(path: str, where: Path) -> None:
+    from skajax._checks import require
+    from skajax.sweeps._store import Store
+
+    if (where / "sweep.json").exists():
+        return _print_store(Store.open(path))
+    if (where / "claims.json").exists():
+        return _print_claims(where / "claims.json")
+    found, parts = sorted(where.glob("*.nc")), sorted(where.glob("*/*.nc"))
+    must = "be a file or a folder that skajax has written: a run, a sweep, a study, a checkpoint"
+    require(
+        len(found) + len(parts) >= 1, "path", must, f"there was nothing of the kind in {path!r}"
+    )
+    for file in found:
+        print(f"{file}: a study\n{_dataset(str(file))}")
+    if not found:
+        print(f"{path}: a study, not finished; the same command goes on from here")
+    if parts:
+        print(f"{len(parts)} files of settings")
+    return None
+
+
+def _print_claims(file: Path) -> None:
+    """What reproduce has found."""
+    import json
+    from collections import Counter
+
+    try:
+        found = json.loads(file.read_bytes())
+        claims = [(each["number"], each["verdict"], each["title"]) for each in found["claims"]]
+        about = dict(found["setting"])
+    except (ValueError, KeyError, TypeError) as error:
+        must = "be a folder of skajax reproduce"
+        raise ValueError(
+            f"Argument path must {must}, but {str(file)!r} is damaged: {error!r}."
+        ) from error
+    print(f"{file.parent}: the paper, reproduced; read {file.with_suffix('.md')}")
+    for name, value in about.items():
+        print(f"  {name}: {value}")
+    for number, verdict, title in claims:
+        print(f"{number:>3}  {verdict:<30} {title}")
+    counts = Counter(verdict for _, verdict, _ in claims)
+    print(", ".join(f"{count} {verdict}" for verdict, count in counts.most_common()))
+
+
+def _groups(path: Path) -> str:
+    """The runs that reproduce keeps, by name."""
+    import xarray as xr
+
+    with xr.open_datatree(path, engine="h5netcdf") as tree:
+        lines = [f"{node.path}: {dict(node.sizes)}" for node in tree.leaves]
+    return "\n".join([PAPER, *lines])
+
+
+def counted(status: "Status") -> str:
     """Lanes in words."""
     parts = [f"{status.done} of {status.lanes} lanes done"]
     parts += [f"{status.failed} failed"] if status.failed else []
@@ -43,7 +155,7 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02} min"
 
 
-def _print_store(store: Store) -> None:
+def _print_store(store: "Store") -> None:
     status, manifest = store.status(), store.manifest
     print(f"{store.given}: a sweep; {counted(status)}, {status.chunks} chunks")
     for name, axis in manifest.axes.items():
@@ -64,41 +176,25 @@ def _print_store(store: Store) -> None:
         print(f"... and {len(failures) - LISTED} more that failed")
 
 
-def sweep_of(path: Path) -> "xr.Dataset | None":
-    """The dataset of a sweep's file, as ``sweep.nc`` is one; None of any other."""
-    import xarray as xr
+def _print_outcomes(data: "xr.Dataset") -> None:
+    """How many lanes ended how."""
+    from collections import Counter
 
-    try:
-        data = xr.load_dataset(path, engine="h5netcdf")
-    except (OSError, KeyError, RuntimeError, AttributeError, ValueError, TypeError):
-        return None  # of which what reads runs will say what it is
-    return data if str(data.attrs.get("format", "")).startswith("skajax sweep") else None
+    words = Counter(str(text).partition(":")[0] for text in data["outcome"].values.flat)
+    print(", ".join(f"{count} {word}" for word, count in sorted(words.items())))
 
 
-def _print_sweep(path: Path) -> bool:
-    """Whether the file holds a sweep's dataset."""
-    data = sweep_of(path)
-    if data is None:
-        return False
-    print(data)
-    words, counts = np.unique(
-        [str(text).partition(":")[0] for text in data["outcome"].values.flat], return_counts=True
-    )
-    print(", ".join(f"{count} {word}" for word, count in zip(words, counts, strict=True)))
-    return True
+def _print_run(run: "Trajectory") -> None:
+    from skajax import landmarks
 
-
-def _print_run(path: str) -> None:
-    import skajax as ska
-
-    run = ska.load(path)
-    print(run.to_dataset())
-    for peak in ska.landmarks.peaks(run):
+    print(run)
+    one = run.t.ndim == 1 and "flow_norm" in run.records and len(run.t) > 0
+    for peak in landmarks.peaks(run) if one else ():
         where = f"peaks at t = {peak.t:.4g}" if peak.interior else "has no peak within the run"
         print(f"layer {peak.layer}: flow {where}")
 
 
-def _in_short(axis: np.ndarray) -> str:
+def _in_short(axis: "np.ndarray") -> str:
     labels = [str(label) for label in axis.tolist()]
     if len(labels) > 8:
         labels = [*labels[:3], "...", labels[-1]]
@@ -107,6 +203,8 @@ def _in_short(axis: np.ndarray) -> str:
 
 def _ranges(numbers: list[int]) -> str:
     """Numbers in order, 3, 5-9, and not too many."""
+    import numpy as np
+
     array = np.asarray(numbers)
     runs = np.split(array, np.flatnonzero(np.diff(array) > 1) + 1)
     words = [f"{run[0]}" if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs]

@@ -1,43 +1,59 @@
-"""``python -m skajax sweep``: a sweep from a file, into a store that it goes on with."""
+"""``skajax sweep``: a sweep from a file, into a store that it goes on with."""
 
-import os
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Literal
-
-import jax
-import numpy as np
-
-from skajax._checks import require
-from skajax._files import write_netcdf
-from skajax.cli._config import read
-from skajax.cli._info import counted
-from skajax.sweeps import LanesFailed, Plan
-from skajax.sweeps._records import ENDED, MISSING, RAISED, reasons
-from skajax.sweeps._store import Store
 
 RESULT = "sweep.nc"
 """The whole sweep, once all lanes are done, as one labelled dataset."""
 
 
 def sweep(
-    config: str, out: str | None, devices: Literal["all"] | None, dry: bool, distributed: bool
+    config: str,
+    /,
+    *,
+    out: str | None = None,
+    devices: Literal["all"] | None = None,
+    dry: bool = False,
+    distributed: bool = False,
 ) -> int:
-    """Run what the file says, or say what it would take; 1 if not all lanes came to their ends.
+    """Many runs, as a TOML file says, into a folder.
 
-    Or would not: those whose arguments are refused are known beforehand. Lanes of other processes, and
-    those that have not been run, do not count.
+    Killed at any moment, the same command goes on with what is missing. The status is 1 if not all lanes came
+    to their ends, or would not; lanes of other processes, and those that have not been run, do not count.
+
+    For example:
+
+        skajax sweep sweep.toml --dry
+        skajax sweep sweep.toml --out lanes
+        srun skajax sweep sweep.toml --out lanes --distributed --devices all
+
+    Args:
+        config: A TOML file with tables data, network, method, energy, run and grid.
+        out: Folder to write into, and to go on from.
+        devices: Lanes over all devices, not only one.
+        dry: Only say what it would take.
+        distributed: This is one of several processes, that SLURM, MPI or a cluster of TPUs has started.
     """
+    import os
+    import warnings
+
+    import numpy as np
     import xarray as xr
 
     import skajax as ska
+    from skajax._checks import require
+    from skajax._files import write_netcdf
+    from skajax.cli._config import precision, read
+    from skajax.cli._info import counted
+    from skajax.sweeps import LanesFailed, Plan
+    from skajax.sweeps._records import ENDED, MISSING, RAISED, reasons
+    from skajax.sweeps._store import Store
 
-    require(out is not None or dry, "--out", "name a folder to write into", "it was left out")
+    require(out is not None or dry, "out", "name a folder to write into", "it was left out")
     settings = read(config)
+    require(len(settings.axes) >= 1, "grid", "name at least one axis", f"{config!r} has none")
     if distributed:
         _join_others()
-    with _precision(settings.dtype):
+    with precision(settings.dtype):
         arguments = settings.arguments()
         if dry:
             plan = ska.sweep(**arguments, store=out, devices=devices, dry=True)
@@ -65,6 +81,8 @@ def sweep(
 
 def _join_others() -> None:
     """Become one of several processes, before JAX looks for devices."""
+    import jax
+
     try:
         jax.distributed.initialize()
     except (RuntimeError, ValueError) as error:
@@ -72,14 +90,3 @@ def _join_others() -> None:
             "Argument --distributed must be given where SLURM, MPI or a cluster of TPUs has started"
             f" the processes, but JAX could not find the others: {error}."
         ) from error
-
-
-@contextmanager
-def _precision(dtype: str) -> Iterator[None]:
-    """Double precision, for as long as it is asked for."""
-    before = jax.config.read("jax_enable_x64")
-    jax.config.update("jax_enable_x64", before or dtype == "float64")
-    try:
-        yield
-    finally:
-        jax.config.update("jax_enable_x64", before)

@@ -1,24 +1,102 @@
-"""What the commands say: errors by the names that the user typed, and nothing into a closed pipe."""
+"""What the commands say: one line for a mistake, by the names that the user typed."""
 
-import os
+import difflib
+import inspect
 import re
-import sys
-from collections.abc import Mapping
+import reprlib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from pydantic import ValidationError, WrapValidator
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+TABLE = "be a table, such as { name = 'euler', dt = 0.01 }"
 
 
-def as_typed(error: Exception, typed: Mapping[str, str]) -> str:
-    """An error's text, "Argument <name> must ...", with the name that the command line has for it."""
-    return re.sub(
-        r"^Argument (\w+) ",
-        lambda found: f"Argument {typed.get(found[1], found[1])} ",
-        str(error),
-    )
+def refused(must: str, but: str = "", *, at: str = "") -> PydanticCustomError:
+    """What pydantic is to raise of a value that does not fit: what it, or its entry ``at``, must."""
+    return PydanticCustomError("refused", "{must}", {"must": must, "but": but, "at": at})
 
 
-def close_output() -> int:
-    """Write no more where nobody reads, as under ``| head``; the exit status, which is no failure's."""
-    # What is left in the buffer must have somewhere to go when the process ends.
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
-    return 0
+def must(words: str) -> WrapValidator:
+    """Of a type: what its values must, in place of pydantic's own words."""
+
+    def check(value: Any, handler: Callable[[Any], Any]) -> Any:
+        try:
+            return handler(value)
+        except ValidationError:
+            raise refused(words) from None
+
+    return WrapValidator(check)
+
+
+def known(what: str, given: Any, names: Iterable[str], *, at: str = "") -> None:
+    """Refuse a name that is none of these, with the nearest one."""
+    names = list(names)
+    if given not in names:
+        raise refused(f"be {what} {', '.join(map(repr, names))}", nearest(given, names), at=at)
+
+
+def nearest(given: Any, names: Iterable[str]) -> str:
+    """Which name may have been meant, after what was given."""
+    near = difflib.get_close_matches(str(given), list(names), 1)
+    return f"it was {given!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+
+
+def passed_on(error: ValidationError | ValueError | TypeError) -> PydanticCustomError:
+    """An error of what a value is made into, as the value's own."""
+    if isinstance(error, ValidationError):
+        name, words, but, value = told(error)
+        return refused(words, but or f"it was {short(value)}", at=name)
+    found = re.match(r"Argument (\w+) must (.*), but (.*?)\.?$", " ".join(str(error).split()))
+    if found is None:
+        return refused("have entries that fit", " ".join(str(error).split()).rstrip("."))
+    return refused(found[2], found[3], at=found[1])
+
+
+def told(error: ValidationError | PydanticCustomError) -> tuple[str, str, str, Any]:
+    """The first thing that is wrong: the entry's name, what it must, what it was in words, and its value."""
+    if isinstance(error, PydanticCustomError):
+        context: Any = error.context
+        return context["at"], context["must"], context["but"], None
+    first: ErrorDetails = error.errors(include_url=False)[0]
+    place, kind, context = list(first["loc"]), first["type"], first.get("ctx", {})
+    if len(place) > 1 and place[0] in ("data", "method"):
+        del place[1]  # which of the tables that can stand there
+    if kind == "refused":
+        words, but = context["must"], context["but"]
+        place += [context["at"]] if context["at"] else []
+    elif kind.startswith("union_tag"):
+        place.append("name")
+        words, but = "be given", "it was left out"
+        if "tag" in context:
+            names = re.findall(r"'([^']*)'", context["expected_tags"])
+            words, but = f"be one of {', '.join(map(repr, names))}", nearest(context["tag"], names)
+    elif kind == "missing":
+        words, but = "be given", "it was left out"
+    else:
+        is_table = kind in ("model_type", "model_attributes_type", "dict_type")
+        words, but = (TABLE if is_table else f"fit ({first['msg'].lower()})"), ""
+    names = [str(part) for part in place if not isinstance(part, int)]
+    return ".".join(names), words, but, first["input"]
+
+
+def short(value: Any) -> str:
+    """A value as it was given; of a long one, the beginning."""
+    shown = reprlib.Repr()
+    shown.maxstring = shown.maxother = 120
+    return shown.repr(value)
+
+
+def as_typed(error: BaseException, command: Callable[..., Any]) -> str:
+    """An error in one line, "Argument <name> must ...", with the name that the command line has for it."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    alone = inspect.Parameter.POSITIONAL_ONLY
+    names = {
+        name: name.upper() if each.kind == alone else f"--{name.replace('_', '-')}"
+        for name, each in inspect.signature(command).parameters.items()
+    }
+    first = next(iter(names.values()))
+    file = first if first in ("PATH", "FILE") else "--out"
+    names = {"path": file, "store": file, "runs": first, "run": first, "y": "--targets"} | names
+    return re.sub(r"^Argument (\w+) ", lambda m: f"Argument {names.get(m[1], m[1])} ", text)

@@ -15,7 +15,7 @@ from skajax._files import read_netcdf, require_file, write_netcdf
 from skajax._fingerprint import fingerprint, key_data
 from skajax._version import versions
 
-_FORMAT = "skajax checkpoint 2"
+FORMAT = "skajax checkpoint 2"
 INTERVAL = 10.0
 """Seconds between two writes, at least."""
 
@@ -45,7 +45,7 @@ class Checkpoint:
         """What was carried and recorded, as ``carried`` and ``part()`` have it; None if nothing yet."""
         if self.path is None or not self.path.exists():
             return None
-        data = read_netcdf(self.given, "checkpoint", _FORMAT)
+        data = read_netcdf(self.given, "checkpoint", FORMAT)
         require(
             data.attrs.get("fingerprint") == self.fingerprint,
             "checkpoint",
@@ -77,7 +77,7 @@ class Checkpoint:
             name: ([f"{name}_{axis}" for axis in range(np.ndim(array))], np.asarray(array))
             for name, array in arrays.items()
         }
-        attrs = {"format": _FORMAT, "fingerprint": self.fingerprint, **versions()}
+        attrs = {"format": FORMAT, "fingerprint": self.fingerprint, **versions()}
         data = xr.Dataset(variables, attrs=attrs)
         data.attrs["digest"] = _digest(data)
         try:
