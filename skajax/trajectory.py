@@ -361,7 +361,7 @@ def load(path: str | os.PathLike[str], *, network: Network | None = None) -> Tra
 
 def _from_dataset(dataset: "xarray.Dataset", network: Network | None) -> Trajectory:
     arrays = {str(name): jax.device_put(item.values) for name, item in dataset.items()}
-    t = dataset["t" if "t" in dataset.coords else "time"].values
+    t = dataset.variables["t" if "t" in dataset.coords else "time"].values
     t = np.broadcast_to(t, arrays["steps"].shape + t.shape[-1:])
     argument = "path" if network is None else "network"
     network = described.network(dataset.attrs["network"], network)

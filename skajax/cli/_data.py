@@ -104,7 +104,7 @@ def _read(path: Path, data: File) -> tuple[Any, Any]:
         # Mapped: a header that promises more than the file has is found out before memory is taken.
         return np.array(np.load(path, mmap_mode="r", allow_pickle=False)), None
     if kind == ".npz":
-        with np.load(path, allow_pickle=False) as arrays:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             return _chosen(arrays, arrays.files, data)
     if kind == ".nc":
         import xarray as xr

@@ -44,9 +44,10 @@ def info(path: str, /) -> int:
             return 0
         found = _dataset(path)
         form = str(found.attrs.get("format", PAPER))
+        run = ska.load(path) if form.startswith("skajax trajectory") else None
         print(found if form != PAPER else _groups(where))
-        if form.startswith("skajax trajectory"):
-            _print_run(ska.load(path))
+        if run is not None:
+            _print_run(run)
         if form.startswith("skajax sweep"):
             _print_outcomes(found)
         if form.startswith("skajax checkpoint"):

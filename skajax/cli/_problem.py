@@ -48,7 +48,7 @@ class Problem:
 
     def given(self) -> dict[str, Any]:
         """The options that were given, by name."""
-        found = {name: value for name, value in vars(self).items() if value not in (None, False)}
+        found = {n: v for n, v in vars(self).items() if v is not None and v is not False}
         names = self.array or []
         return found | ({"array": names[0]} if len(names) == 1 else {})
 

@@ -101,8 +101,9 @@ class Manifest:
             AttributeError,
         ) as error:
             raise ValueError(
-                f"Argument store must be a sweep's folder, but {str(file)!r} is damaged ({error!r})."
-                " Remove that file and start the same sweep again: its chunks are kept."
+                f"Argument store must be a sweep's folder, but {str(file)!r} is damaged"
+                f" ({type(error).__name__}: {error}). Remove that file and start the same sweep again: its"
+                " chunks are kept."
             ) from error
 
     def changes(self, now: "Manifest") -> list[str]:
