@@ -119,6 +119,19 @@ def test_extensions_add_up(method):
     assert_same(extended, run(method, t1=3.0, **steps))
 
 
+@pytest.mark.parametrize("method", [ska.Euler(0.1), ADAPTIVE], ids=["Euler", "Adaptive"])
+def test_however_long_a_run_is_going_on_compiles_nothing(method, compilations):
+    adaptive = isinstance(method, ska.Adaptive)
+    until = lambda k: {"t1": T[k]} | ({"save_at": T[k - 3 : k + 1]} if adaptive else {})
+    part = ska.extend(
+        run(method, **until(3) | {"save_at": T[:4]} if adaptive else until(3)), **until(7)
+    )
+    part = ska.extend(part, **until(11))
+    with compilations() as found:
+        longer = ska.extend(ska.extend(part, **until(15)), **until(19))
+    assert found == [] and len(longer.t) > len(part.t)
+
+
 @pytest.mark.parametrize("method", [ska.Euler(0.01), ska.Published(0.01), ADAPTIVE])
 def test_a_run_that_a_rule_has_ended_goes_on(method):
     steps = {"save_at": "steps"} if method is ADAPTIVE else {}

@@ -180,7 +180,7 @@ class Adaptive(AbstractMethod):
         steps_to = isinstance(self.controller, diffrax.StepTo)
         require(not steps_to, "run", "have steps left", "StepTo has made all that it was given")
         if not isinstance(request.save_at, str):
-            first = float(save_times(request.save_at, t1)[0])
+            first = float(np.asarray(save_times(request.save_at, t1))[0])
             beyond = f"lie beyond the run's end, {end:.8g}"
             require(first > end, "save_at", beyond, f"it began with {first:.8g}")
         return self._integrate(run.resume.system, None, request, t1, run)
@@ -368,11 +368,11 @@ def _evolution(
         old, k = run.path, run.resume.accepted
         r = run.resume.records
         rejected = np.diff(tried, prepend=np.asarray(run.resume.carry.tried)) - 1
-        join = lambda a, b: np.concatenate([np.asarray(a), np.asarray(b)])
-        t, records = jax.tree.map(lambda a, b: join(a[:r], b), (run.t, run.records), (t, records))
-        steps = join(old.t[:k], steps)
-        rejected = join(old.rejected[: k - 1], rejected)
-        kept = jax.tree.map(lambda a, b: join(a[:k], b), old.weights, kept)
+        join = lambda a, n, b: np.concatenate([np.asarray(a)[:n], np.asarray(b)])
+        t, records = jax.tree.map(lambda a, b: join(a, r, b), (run.t, run.records), (t, records))
+        steps = join(old.t, k, steps)
+        rejected = join(old.rejected, k - 1, rejected)
+        kept = jax.tree.map(lambda a, b: join(a, k, b), old.weights, kept)
         recorded, accepted = recorded + r, accepted + k
     else:
         rejected = rejected[1:]

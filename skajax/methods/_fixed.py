@@ -183,8 +183,8 @@ class Method(AbstractMethod):
                 saves="steps", rule=resume.rule, watch=resume.watch,
             )  # fmt: skip
         return after._replace(
-            t=_join(run.t[:k], after.t),
-            records=jax.tree.map(lambda a, b: _join(a[:k], b), run.records, after.records),
+            t=_join(run.t, k, after.t),
+            records=jax.tree.map(lambda a, b: _join(a, k, b), run.records, after.records),
             resume=resume,
         )
 
@@ -239,8 +239,9 @@ def begin(method: Method, system: System, weights: Weights, look: "Look") -> Now
     return Now(jnp.zeros((), int), zero, weights, before, memory)
 
 
-def _join(a: Array, b: Array) -> Array:
-    return jax.device_put(np.concatenate([np.asarray(a), np.asarray(b)]))
+def _join(a: Array, n: int, b: Array) -> Array:
+    """The first n of a, and b: in NumPy, for which another n is nothing to compile."""
+    return jax.device_put(np.concatenate([np.asarray(a)[:n], np.asarray(b)]))
 
 
 class _Watch(NamedTuple):
