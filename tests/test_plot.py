@@ -143,6 +143,7 @@ def test_public_names():
             "lagrangian_3d",
             "maps",
             "output_mean",
+            "overview",
             "phase_portrait",
             "predicted_times",
             "rules",
@@ -456,6 +457,59 @@ class TestHeatmap:
         np.testing.assert_allclose(
             green, expected_marks(landmarks.crossings(run), lambda f: f.t, lambda f: f.layer)
         )
+
+
+class TestOverview:
+    def test_panels_are_histories_that_share_a_legend(self, run):
+        names = ("flow_norm", "tensor_net_rate", "entropy_rate")
+        axes = plot.overview(run, names, predicted=[0.5, float("nan"), 1.25])
+        figure = axes[0].figure
+        (legend,) = figure.legends
+        texts = legend_texts(legend)
+        assert len(set(texts)) == len(texts) and not any(ax.get_legend() for ax in axes)
+        assert {"layer 1", "layer 3", "flow peak", "zero crossing", "flow peak, predicted"} <= {
+            *texts
+        }
+        for ax, name in zip(axes, names, strict=True):
+            alone = plot.history(run, name)
+            for label in ("layer 1", "layer 2", "layer 3"):
+                np.testing.assert_array_equal(
+                    curve(ax, label).get_data(), curve(alone, label).get_data()
+                )
+            for colour in (_style.INK, RED, GREEN):
+                np.testing.assert_array_equal(marks(ax, colour), marks(alone, colour))
+        dotted = lambda ax: [
+            (n.get_xdata()[0], n.get_color())
+            for n in ax.lines
+            if n.get_linestyle() == ":" and len(n.get_xdata())
+        ]
+        colours = [_style.layer_colour(layer, 3) for layer in (1, 3)]
+        at = [place for place in dotted(axes[0]) if place[1] in colours]
+        assert at == [(0.5, colours[0]), (1.25, colours[1])]
+        assert dotted(axes[1]) == [] and dotted(axes[2]) == []
+        lay_out()
+
+    def test_among_other_axes_the_legend_is_in_the_last_panel(self, run):
+        figure, axes = plt.subplots(1, 3, layout="constrained")
+        plot.overview(run, ("flow_norm", "entropy"), axes=axes[:2])
+        assert not figure.legends and axes[0].get_legend() is None and axes[1].get_legend()
+
+    def test_many_layers_have_one_bar(self, run):
+        axes = plot.overview(resized(run, 9, 3))
+        figure = axes[0].figure
+        assert len(figure.axes) == 5 and figure.axes[4].get_ylabel() == "layer"
+        assert not any(text.startswith("layer") for text in legend_texts(figure.legends[0]))
+        lay_out()
+
+    def test_what_does_not_fit_is_refused(self, run):
+        with pytest.raises(
+            ValueError, match="predicted must hold one time for each of the 3 layers"
+        ):
+            plot.overview(run, predicted=[1.0])
+        with pytest.raises(ValueError, match="observables must hold at least one"):
+            plot.overview(run, ())
+        with pytest.raises(ValueError, match="observable must be one of"):
+            plot.overview(run, ("flow",))
 
 
 def test_output_mean(run):

@@ -24,7 +24,7 @@ from skajax.plot._compare import comparison, ensemble
 from skajax.plot._convergence import convergence, invariance
 from skajax.plot._families import families
 from skajax.plot._graph import graph
-from skajax.plot._history import history, output_mean
+from skajax.plot._history import history, output_mean, overview
 from skajax.plot._maps import animate, maps
 from skajax.plot._net_phases import net_phases
 from skajax.plot._phase import flow_against_knowledge, phase_portrait, tensor_net_against_knowledge
@@ -53,6 +53,7 @@ __all__ = [
     "maps",
     "net_phases",
     "output_mean",
+    "overview",
     "phase_portrait",
     "predicted_times",
     "rules",

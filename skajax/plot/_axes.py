@@ -50,18 +50,19 @@ def single(ax: Axes | None, *, size: tuple[float, float] = (6.6, 3.9)) -> Axes:
     return ax
 
 
-def panels(axes: AxesLike | None, layers: int) -> AxesArray:
-    """The axes given, or those of a new figure, one a layer; dressed, and titled by the layer."""
-    given = _grid(layers) if axes is None else np.asarray(axes, dtype=object).ravel()
+def panels(axes: AxesLike | None, count: int, *, titled: bool = True) -> AxesArray:
+    """The axes given, or those of a new figure; dressed, and titled, where each is of one layer."""
+    given = _grid(count) if axes is None else np.asarray(axes, dtype=object).ravel()
     require(
-        len(given) == layers,
+        len(given) == count,
         "axes",
-        f"hold one Axes for each of the {layers} layers",
+        f"hold one Axes for each of the {count} {'layers' if titled else 'observables'}",
         f"there were {len(given)}",
     )
     for layer, ax in enumerate(given, 1):
         _dress(ax)
-        title_layer(ax, layer, layers)
+        if titled:
+            title_layer(ax, layer, count)
     return given
 
 
@@ -198,10 +199,20 @@ def layer_key(ax: Axes, layers: int, also: Sequence[Artist] = ()) -> None:
     if has_palette(layers):
         legend_beside(ax, handles)
         return
+    layer_bar([ax], layers)
+    legend_above(ax, [h for h in handles if not is_layer(h)])
+
+
+def is_layer(handle: Artist) -> bool:
+    """Whether it is a layer's curve that a legend would list here."""
+    return str(handle.get_label()).startswith("layer ")
+
+
+def layer_bar(axes: Sequence[Axes] | AxesArray, layers: int) -> None:
+    """Which curve is which of many layers: a bar of their colours."""
     colours = ListedColormap([layer_colour(layer, layers) for layer in range(1, layers + 1)])
     norm = BoundaryNorm(np.arange(layers + 1) + 0.5, layers)
-    colour_bar(ScalarMappable(norm, colours), [ax], "layer", ticks=MaxNLocator(8, integer=True))
-    legend_above(ax, [h for h in handles if not str(h.get_label()).startswith("layer ")])
+    colour_bar(ScalarMappable(norm, colours), axes, "layer", ticks=MaxNLocator(8, integer=True))
 
 
 def colour_bar(
