@@ -45,7 +45,7 @@ if not _MODULE and _PROGRAM not in ("skajax", "skajax.exe", "skajax-script.py"):
 
 
 if TYPE_CHECKING:
-    from skajax import data, plot, study
+    from skajax import data, explore, plot, study
     from skajax.methods import Descent
 
 __all__ = [
@@ -80,6 +80,7 @@ __all__ = [
     "decisions",
     "energies",
     "entropy",
+    "explore",
     "extend",
     "flow",
     "formats",
@@ -108,7 +109,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # Plots and studies draw in matplotlib and xarray, which a sweep on a cluster need not import; and
     # Descent takes Optax.
-    if name in ("data", "plot", "study"):
+    if name in ("data", "explore", "plot", "study"):
         with finishing():  # half of a library can often not be imported again
             return importlib.import_module(f"skajax.{name}")
     if name == "Descent":

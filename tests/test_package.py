@@ -52,7 +52,7 @@ def test_importing_skajax_imports_nothing_heavy_and_changes_nothing():
 def test_everything_named_is_there():
     assert ska.__version__ == version("skajax")
     for name in ska.__all__:
-        if name not in ("data", "plot", "study"):  # imported when asked for
+        if name not in ("data", "explore", "plot", "study"):  # imported when asked for
             assert getattr(ska, name) is not None
     assert set(ska.__all__) <= set(dir(ska))  # which a notebook completes names from
     with pytest.raises(AttributeError, match=r"skajax.*nothing"):

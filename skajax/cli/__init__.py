@@ -11,6 +11,7 @@ from typing import Annotated, Any, NamedTuple
 from cyclopts import App, Parameter
 
 from skajax._version import __version__
+from skajax.cli._explore import explore
 from skajax.cli._info import info
 from skajax.cli._plot import plot
 from skajax.cli._reproduce import reproduce
@@ -18,7 +19,7 @@ from skajax.cli._run import run
 from skajax.cli._study import STUDIES
 from skajax.cli._sweep import sweep
 
-COMMANDS = (run, sweep, reproduce, plot, info)
+COMMANDS = (run, sweep, reproduce, plot, info, explore)
 GO_ON = "the same command goes on from here"
 
 
