@@ -11,7 +11,7 @@ import pytest
 import skajax as ska
 from skajax._messages import tell_once
 from skajax.methods import _adaptive, _integrate
-from skajax.methods._method import OUT_OF_MEMORY
+from skajax.methods._outcome import Code
 from skajax.observables import NAMES
 
 NETWORK = ska.mlp([9, 7, 4], scale=0.3)
@@ -258,7 +258,7 @@ def test_a_dense_run_says_what_it_keeps_and_stops_before_the_memory_is_full(
     monkeypatch.setattr(_integrate, "host_bytes", lambda: 4 * rows * each)
     tight = ska.Adaptive(rtol=1e-12, atol=1e-14)
     full = run(problem, tight, t1=100.0, dense=True)
-    assert int(full.outcome.code) == OUT_OF_MEMORY
+    assert int(full.outcome.code) == Code.OUT_OF_MEMORY
     for word in ("fill the memory", "dense=True", "loosen"):
         assert word in str(full.outcome)
     assert 0 < float(full.final.t) < 100 and len(full.path.t) >= rows

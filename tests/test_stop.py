@@ -9,7 +9,7 @@ import pytest
 
 import skajax as ska
 from skajax import stop
-from skajax.methods._method import STOPPED
+from skajax.methods._outcome import Code
 
 KEY = jax.random.key(5)
 X = jax.random.uniform(KEY, (12, 9))
@@ -239,7 +239,7 @@ def test_lanes_stop_each_for_itself(method):
     for n, scale in enumerate(scales):
         single = lane(scale)
         assert single.outcome.stopped
-        assert int(batch.outcome.code[n]) == STOPPED
+        assert int(batch.outcome.code[n]) == Code.STOPPED
         assert int(batch.outcome.step[n]) == int(single.outcome.step)
         assert int(batch.outcome.layer[n]) == int(single.outcome.layer)
         assert int(batch.outcome.rule[n]) == int(single.outcome.rule)

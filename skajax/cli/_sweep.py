@@ -44,8 +44,9 @@ def sweep(
     from skajax._files import write_netcdf
     from skajax.cli._config import precision, read
     from skajax.cli._info import counted
+    from skajax.methods._outcome import ENDED, Code
     from skajax.sweeps import LanesFailed, Plan
-    from skajax.sweeps._records import ENDED, MISSING, RAISED, reasons
+    from skajax.sweeps._records import reasons
     from skajax.sweeps._store import Store
 
     require(out is not None or dry, "out", "name a folder to write into", "it was left out")
@@ -68,15 +69,15 @@ def sweep(
     store = Store.open(out)
     codes, outcomes = (data[name].values.ravel() for name in ("outcome_code", "outcome"))
     where = "other processes have the rest"
-    if MISSING not in codes:
+    if Code.MISSING not in codes:
         write_netcdf(data, os.path.join(out, RESULT))
         where = f"all of it in {os.path.join(out, RESULT)}"
     print(f"{out}: {counted(store.status())}; {where}")
     for line in reasons(codes, outcomes, store.manifest.named):
         print(f"  {line}")
-    if RAISED in codes:
+    if Code.RAISED in codes:
         print("the same command runs those again that raised errors")
-    return 0 if np.isin(codes, (*ENDED, MISSING)).all() else 1
+    return 0 if np.isin(codes, (*ENDED, Code.MISSING)).all() else 1
 
 
 def _join_others() -> None:

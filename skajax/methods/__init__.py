@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 from skajax.methods._adaptive import Adaptive
 from skajax.methods._euler import Euler
 from skajax.methods._fixed import Method, Now, Step
-from skajax.methods._method import AbstractMethod, Evolution, Outcome, Path, Resume, Stats
+from skajax.methods._method import AbstractMethod, Evolution, Path, Resume, Stats
+from skajax.methods._outcome import Code, Outcome
 from skajax.methods._pipelined import Pipelined
 from skajax.methods._published import Published
 from skajax.methods._rounded import Rounded
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AbstractMethod",
     "Adaptive",
+    "Code",
     "Descent",
     "Euler",
     "Evolution",

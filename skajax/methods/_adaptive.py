@@ -25,16 +25,9 @@ from skajax.methods._integrate import (
     watch_from,
 )
 from skajax.methods._method import (
-    COMPLETED,
-    DIVERGED,
-    MAX_STEPS,
-    SOLVER_FAILED,
-    STEP_TOO_SMALL,
-    STOPPED,
     WATCHED,
     AbstractMethod,
     Evolution,
-    Outcome,
     Path,
     Request,
     Resume,
@@ -45,6 +38,7 @@ from skajax.methods._method import (
     finite_layers,
 )
 from skajax.methods._ode import pi_controller
+from skajax.methods._outcome import Code, Outcome
 from skajax.methods._solvers import check_solver
 from skajax.methods._stopping import stopping
 from skajax.observables import Observable, Observables, needs_start, observe
@@ -246,7 +240,7 @@ class Adaptive(AbstractMethod):
         )  # fmt: skip
         resume, records, accepted = integration.run()
         evolution = _evolution(integration, self, request, resume, records, accepted, spacing, run)
-        if evolution.outcome.code == DIVERGED and weights is not None:
+        if evolution.outcome.code == Code.DIVERGED and weights is not None:
             # The weights may be finite still where what is observed of them is not.
             last = evolution.t[-1] if len(evolution.t) else jnp.zeros_like(t1)
             if last < evolution.final.t:
@@ -360,7 +354,7 @@ def _evolution(
     finite: Any = np.isfinite(watched).all(axis=0)
     if watched and not finite.all():
         good = int(np.argmin(finite.all(axis=1)))
-        status, layer = DIVERGED, int(np.argmin(finite[good])) + 1
+        status, layer = Code.DIVERGED, int(np.argmin(finite[good])) + 1
         t, records = jax.tree.map(lambda a: a[:good], (t, records))
     rejected = np.diff(tried, prepend=tried_before) - 1
     if run is not None:
@@ -377,7 +371,7 @@ def _evolution(
     else:
         rejected = rejected[1:]
     t, records, steps, rejected = jax.device_put((t, records, steps, rejected))
-    failed = status not in (COMPLETED, STOPPED)
+    failed = status not in (Code.COMPLETED, Code.STOPPED)
     saves = request.save_at if isinstance(request.save_at, str) else "times"
     return Evolution(
         t,
@@ -386,8 +380,8 @@ def _evolution(
         Stats(integration.evaluations, carry.tried, carry.tried - carry.accepted),
         Outcome(
             jnp.asarray(status), carry.t, carry.tried,
-            jnp.asarray(integration.stop.layer if status == STOPPED else layer),
-            jnp.asarray(integration.stop.rule if status == STOPPED else -1),
+            jnp.asarray(integration.stop.layer if status == Code.STOPPED else layer),
+            jnp.asarray(integration.stop.rule if status == Code.STOPPED else -1),
         ),
         Path(steps, rejected, kept),
         Resume(
@@ -508,8 +502,8 @@ def solve(
             solution.result == diffrax.RESULTS.max_steps_reached,
             solution.result == diffrax.RESULTS.dt_min_reached,
         ],
-        [DIVERGED, COMPLETED, MAX_STEPS, STEP_TOO_SMALL],
-        SOLVER_FAILED,
+        [Code.DIVERGED, Code.COMPLETED, Code.MAX_STEPS, Code.STEP_TOO_SMALL],
+        Code.SOLVER_FAILED,
     )
     count: Any = solution.controller_state
     evaluations = count.evaluations if isinstance(count, Count) else None

@@ -34,12 +34,8 @@ from skajax._types import (
 )
 from skajax.methods._checkpoint import Checkpoint
 from skajax.methods._method import (
-    COMPLETED,
-    DIVERGED,
-    STOPPED,
     AbstractMethod,
     Evolution,
-    Outcome,
     Request,
     Resume,
     Stats,
@@ -48,6 +44,7 @@ from skajax.methods._method import (
     finite_layers,
     first_failure,
 )
+from skajax.methods._outcome import Code, Outcome
 from skajax.observables import Observable, Observables, needs_start, observe
 from skajax.stop import Rule, Seen, Verdict, check_ahead, replay, same_rule
 from skajax.system import Changes, Instant, System, square
@@ -330,7 +327,7 @@ def _evolution(
     resume: Resume | None,
 ) -> Evolution:
     diverged, layer = jnp.asarray(failed > 0), jnp.where(failed > 0, failed, stop.layer)
-    code = jnp.where(diverged, DIVERGED, jnp.where(stop.holds, STOPPED, COMPLETED))
+    code = jnp.where(diverged, Code.DIVERGED, jnp.where(stop.holds, Code.STOPPED, Code.COMPLETED))
     which = jnp.where(stop.holds & ~diverged, stop.rule, -1)
     taken = jnp.asarray(taken)
     return Evolution(

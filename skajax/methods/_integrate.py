@@ -26,16 +26,9 @@ from skajax.methods._examine import Past, examine, first_past
 from skajax.methods._fixed import Look
 from skajax.methods._lifted import Jumping, Lifted
 from skajax.methods._method import (
-    COMPLETED,
-    DIVERGED,
-    MAX_STEPS,
-    OUT_OF_MEMORY,
-    RUNNING,
-    SOLVER_FAILED,
-    STEP_TOO_SMALL,
-    STOPPED,
     finite_flow,
 )
+from skajax.methods._outcome import Code
 from skajax.methods._solvers import FROM_CONTROLLER
 from skajax.observables import Observables, needs_start, observe
 from skajax.stop import Rule, Seen, Verdict
@@ -174,15 +167,15 @@ class Integration:
         """
         self.integrator, self.t1, self.ts, self.name = integrator, t1, ts, name
         self.parts: list[Pieces] = []
-        self.status, self.layer = RUNNING, 0
+        self.status, self.layer = Code.RUNNING, 0
         self.stop, self.stop_t = Verdict(jnp.asarray(False), 0, -1), jnp.asarray(t1)
         self.saved = 0
         if carry is None:
             assert weights is not None
             carry, first, stop = begin(integrator, weights, jnp.asarray(t1), dt0)
             if stop is not None and stop.holds:
-                self.status, self.stop, self.stop_t = STOPPED, stop, carry.t
-            held = integrator.saves == "steps" or self.status == STOPPED
+                self.status, self.stop, self.stop_t = Code.STOPPED, stop, carry.t
+            held = integrator.saves == "steps" or self.status == Code.STOPPED
             self.parts.append(_cut(first, slice(0, int(held)), slice(0, 1)))
         self.carry = carry
         self.file = Checkpoint(checkpoint, identity)
@@ -205,19 +198,19 @@ class Integration:
     def run(self) -> tuple[Carry, int, int]:
         """To the end; and what to go on from: a carry, and the records and steps made by then."""
         self._advance(cut=False)
-        if self.status in (RUNNING, STOPPED):
+        if self.status in (Code.RUNNING, Code.STOPPED):
             self.file.write(self.carry, self.parts, last=True)
         resume = self.carry, *self._counts()
         self._advance(cut=True)
-        if self.status == STOPPED and self.stop_t > self.carry.t:
+        if self.status == Code.STOPPED and self.stop_t > self.carry.t:
             self._end_inside()
-        elif self.status == RUNNING:
-            self.status = COMPLETED
-        elif self.status != STOPPED:
+        elif self.status == Code.RUNNING:
+            self.status = Code.COMPLETED
+        elif self.status != Code.STOPPED:
             # Where the flow is not finite no step can be made, whatever the reason given.
             finite = np.asarray(_finite_flow(self.integrator, self.carry.t, self.carry.weights))
             if not finite.all():
-                self.status, self.layer = DIVERGED, int(np.argmin(finite)) + 1
+                self.status, self.layer = Code.DIVERGED, int(np.argmin(finite)) + 1
         return resume
 
     @property
@@ -237,7 +230,7 @@ class Integration:
             self.name, float(t1), done=float(self.carry.t), count="t = {n:.4g} of {total:.4g}",
             begins=COMPILING,
         ) as bar:  # fmt: skip
-            while self.status == RUNNING and (
+            while self.status == Code.RUNNING and (
                 self.carry.t < t1 if cut else self.carry.t_next <= floor
             ):
                 end = t1 if cut else floor
@@ -263,12 +256,12 @@ class Integration:
         self.parts.append(_cut(leg.buffers, records, slice(0, count)))
         self.carry, self.saved, self.status = leg.carry, saved, int(leg.status)
         self.evaluations, self.stop, self.stop_t = leg.evaluations, leg.stop, leg.stop_t
-        self.layer = int(leg.layer) if self.status == DIVERGED else 0
-        if self.budget is not None and self.status == RUNNING:
+        self.layer = int(leg.layer) if self.status == Code.DIVERGED else 0
+        if self.budget is not None and self.status == Code.RUNNING:
             kept = sum(tree_bytes(part.weights) for part in self.parts)
             # All are copied once more, when they become one array.
             if 2 * (kept + tree_bytes(leg.buffers.weights)) > self.budget:
-                self.status = OUT_OF_MEMORY
+                self.status = Code.OUT_OF_MEMORY
 
     def _end_inside(self) -> None:
         """End where the rule began to hold, by a step cut to end there."""
@@ -279,11 +272,11 @@ class Integration:
             self.ts, self.saved = np.append(ahead[ahead < self.t1], self.t1), 0
         self.integrator = self.integrator.without_rule()
         before, self.carry = self.carry, self.carry._replace(watch=None)
-        self.status, stop = RUNNING, self.stop
+        self.status, stop = Code.RUNNING, self.stop
         self._advance(cut=True)
         if spent is not None:
             self.evaluations = spent + self.evaluations - _evaluations(before)
-        self.status, self.stop = STOPPED if self.status == RUNNING else self.status, stop
+        self.status, self.stop = Code.STOPPED if self.status == Code.RUNNING else self.status, stop
 
 
 @eqx.filter_jit
@@ -355,7 +348,7 @@ def advance(
     def unfinished(leg: Leg) -> Bool[Array, ""]:
         ahead = jnp.where(cut, leg.carry.t < end, leg.carry.t_next <= end)
         within = True if limit is None else leg.made < limit
-        return ahead & (leg.status == RUNNING) & within
+        return ahead & (leg.status == Code.RUNNING) & within
 
     def attempt(leg: Leg) -> Leg:
         c, k, buffers = leg.carry, leg.made, leg.buffers
@@ -382,8 +375,8 @@ def advance(
                 (controlled != diffrax.RESULTS.successful) | ((proposed <= t) & (t < end)),
                 (c.tried + 1 >= integrator.max_steps) & ~(cut & keep & (t >= end)),
             ],
-            [DIVERGED, SOLVER_FAILED, STEP_TOO_SMALL, MAX_STEPS],
-            RUNNING,
+            [Code.DIVERGED, Code.SOLVER_FAILED, Code.STEP_TOO_SMALL, Code.MAX_STEPS],
+            Code.RUNNING,
         )
 
         spent = c.error + jnp.where(keep, _relative(error, jnp.sum(sizes)), 0)
@@ -402,7 +395,7 @@ def advance(
             unexamined = lambda _: (memory, past, _no_verdict(), t_next)
             memory, past, stop, stop_t = lax.cond(keep, examined, unexamined, weights)
             watch = memory, past
-            status = jnp.where(stop.holds, STOPPED, status)
+            status = jnp.where(stop.holds, Code.STOPPED, status)
             keep &= ~stop.holds
 
         pick = lambda condition, new, old: jax.tree.map(
@@ -455,7 +448,7 @@ def advance(
     buffers = _buffers(integrator, carry, len(ts))
     zero = jnp.zeros((), int)
     leg = Leg(
-        carry, jnp.full((), RUNNING), zero, _evaluations(carry), _no_verdict(), carry.t, zero, saved,
+        carry, jnp.full((), Code.RUNNING), zero, _evaluations(carry), _no_verdict(), carry.t, zero, saved,
         buffers,
     )  # fmt: skip
     return lax.while_loop(unfinished, attempt, leg)

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from skajax._checks import is_traced
 from skajax._modes import double_precision
 from skajax._summary import Summarised, Summary, counted
 from skajax._types import (
@@ -26,14 +25,10 @@ from skajax._types import (
     TimeSeries,
     Weights,
 )
+from skajax.methods._outcome import Outcome
 from skajax.observables import PAPER, Observable, Observables, merged
 from skajax.stop import Rule
 from skajax.system import State, System, is_finite
-
-COMPLETED, DIVERGED, MAX_STEPS, STEP_TOO_SMALL, SOLVER_FAILED, STOPPED, OUT_OF_MEMORY = range(7)
-RUNNING = -1
-INVALID = -2
-"""Of a lane of a sweep whose arguments were refused: no run has it."""
 
 
 @eqx.filter_jit
@@ -90,54 +85,6 @@ class Stats(Summarised, eqx.Module):
         if self.rank is not None:
             told.append(f"{counted(np.asarray(self.rank), 'direction')} of the inputs simulated")
         return Summary(("; ".join(told),))
-
-
-class Outcome(eqx.Module):
-    """Why a run ended: a code, and the time, step and layer (1..L; 0: none) where it did."""
-
-    code: Count
-    t: TimeSeries
-    step: Count
-    layer: Count
-    rule: Count = -1
-    """Which of ``rules`` ended the run, from 0; -1: none."""
-    rules: tuple[str, ...] = eqx.field(static=True, default=())
-    note: str = eqx.field(static=True, default="")
-    """What a completed run's end has to be explained by, if anything."""
-
-    @property
-    def stopped(self) -> Bool[Array, "*lanes"]:
-        """Whether a stop rule ended the run."""
-        return jnp.asarray(self.code == STOPPED)
-
-    @property
-    def completed(self) -> Bool[Array, "*lanes"]:
-        """Whether the run reached its end."""
-        return jnp.asarray(self.code == COMPLETED)
-
-    def __str__(self) -> str:
-        """What happened, where, and what to try; of one run, and outside of jit and vmap."""
-        if is_traced(self.code) or jnp.ndim(self.code):
-            return f"Outcome(code={self.code})"
-        time = f"t = {float(self.t):.6g}"
-        what = f"layer {int(self.layer)}" if int(self.layer) else "the flow"
-        rule, rules = int(self.rule), " or ".join(self.rules)
-        unfired = f"; {rules} never held. Try a later end, or a looser rule" if rules else ""
-        return {
-            COMPLETED: f"completed: reached {time}{self.note}{unfired}",
-            STOPPED: f"stopped at {time} by {self.rules[rule] if self.rules else 'a rule'}"
-            + (f", layer {int(self.layer)}" if int(self.layer) else ""),
-            OUT_OF_MEMORY: f"stopped at {time}: the weights of {int(self.step)} steps fill the memory"
-            " that there is. Leave out dense=True, or loosen rtol and atol",
-            DIVERGED: f"diverged: {what} overflowed after step {int(self.step)}, {time}; what is"
-            " returned is from before. Try a smaller dt, smaller weights or inputs, or float64",
-            MAX_STEPS: f"stopped at {time}: max_steps = {int(self.step)} steps were used up."
-            " Try a larger max_steps, looser rtol and atol, or a solver for stiff problems",
-            STEP_TOO_SMALL: f"stopped at {time}, step {int(self.step)}: the step size fell below"
-            " the controller's minimum. Try looser rtol and atol, or float64",
-            SOLVER_FAILED: f"stopped at {time}, step {int(self.step)}: the solver failed, as an"
-            " implicit step's nonlinear solve may. Try a smaller dt0, or an explicit solver",
-        }[int(self.code)]
 
 
 class Path(eqx.Module):

@@ -14,17 +14,13 @@ import jax.numpy as jnp
 from skajax._types import Scalar, TimeSeries, Weights
 from skajax.methods._integrate import Integrator, Leg, advance, begin
 from skajax.methods._method import (
-    COMPLETED,
-    DIVERGED,
-    RUNNING,
-    STOPPED,
     Evolution,
-    Outcome,
     Stats,
     blanked,
     finite_flow,
     finite_layers,
 )
+from skajax.methods._outcome import Code, Outcome
 
 
 @eqx.filter_jit
@@ -52,7 +48,7 @@ def stopping(
 
     nowhere = jnp.asarray(-jnp.inf, t1.dtype)  # to where no step leads
     way = go(integrator, carry, ts, jnp.asarray(0), jnp.where(at_once.holds, nowhere, t1))
-    inside = way.status == STOPPED
+    inside = way.status == Code.STOPPED
     stopped = at_once.holds | inside
     stop = jax.tree.map(lambda a, b: jnp.where(at_once.holds, a, b), at_once, way.stop)
     t_stop = jnp.where(at_once.holds, 0, way.stop_t)
@@ -80,14 +76,14 @@ def stopping(
     end = rest.carry
     final = system.state(end.t, end.weights)
     status = jnp.where(inside, rest.status, way.status)
-    failed = ~at_once.holds & (status != RUNNING)
+    failed = ~at_once.holds & (status != Code.RUNNING)
     flowing = finite_flow(system, end.t, end.weights)
     finite = (layers | ~there[:, None]).all(axis=0) & (flowing | ~failed)
-    code = jnp.where(failed, status, jnp.where(stopped, STOPPED, COMPLETED))
-    code = jnp.where(finite.all(), code, DIVERGED)
-    layer = jnp.where(status == DIVERGED, jnp.where(inside, rest.layer, way.layer), 0)
+    code = jnp.where(failed, status, jnp.where(stopped, Code.STOPPED, Code.COMPLETED))
+    code = jnp.where(finite.all(), code, Code.DIVERGED)
+    layer = jnp.where(status == Code.DIVERGED, jnp.where(inside, rest.layer, way.layer), 0)
     layer = jnp.where(finite.all(), layer, jnp.argmin(finite) + 1)
-    ended = code == STOPPED
+    ended = code == Code.STOPPED
     evaluations = None
     if way.evaluations is not None:
         evaluations = way.evaluations + rest.evaluations - way.carry.controller.evaluations

@@ -8,7 +8,7 @@ from matplotlib.patches import Patch
 
 from skajax._checks import require
 from skajax._types import Float
-from skajax.methods._method import COMPLETED, STOPPED
+from skajax.methods._outcome import Code
 from skajax.plot._read import directed, one_run, series, step_size, times
 from skajax.plot._style import GREY
 from skajax.trajectory import Trajectory
@@ -71,7 +71,7 @@ def _of_sweep(data: "xarray.Dataset", observable: str, argument: str) -> Curves:
     values = np.asarray(flat(observable), float)
     if observable == "alignment":
         values = directed(values, flat("flow_norm"))
-    failed = ~np.isin(flat("outcome_code"), (COMPLETED, STOPPED))
+    failed = ~np.isin(flat("outcome_code"), (Code.COMPLETED, Code.STOPPED))
     steps = data["parameter_dt"].values if "parameter_dt" in data else np.nan
     return _together(np.asarray(flat("t"), float), values, failed, steps, argument)
 

@@ -22,7 +22,7 @@ from skajax._simulate import simulate
 from skajax._types import Array, Float, Inputs, Weights
 from skajax._version import versions
 from skajax.methods import Adaptive, Euler, Method, Published
-from skajax.methods._method import COMPLETED
+from skajax.methods._outcome import Code
 from skajax.network import Network
 from skajax.observables import DIAGNOSTICS
 from skajax.study.errors import CurveError, Numbers, curve_error, local_orders, order, step_for
@@ -141,7 +141,7 @@ def invariance(
 
     data = _empty(list(methods), seeds, pairs, len(network.layers))
     data["outcome"] = (("rule", "seed", "pair"), runs["outcome"].values)
-    completed = runs["outcome_code"].values == COMPLETED
+    completed = runs["outcome_code"].values == Code.COMPLETED
     for s, seed in enumerate(seeds):
         best = limit.solve(start(seed))
         rough = limit.solve(start(seed), looser=_LOOSER)

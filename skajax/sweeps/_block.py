@@ -32,7 +32,8 @@ from skajax.methods._fixed import (
     record_shape,
     take,
 )
-from skajax.methods._method import COMPLETED, STOPPED, Request, end_state
+from skajax.methods._method import Request, end_state
+from skajax.methods._outcome import Code
 from skajax.stop import Verdict
 from skajax.system import System
 
@@ -339,9 +340,9 @@ class _Steps:
         if verdict is not None or self.records_end:
             parts = [*parts, last]
         records = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
-        t, code, layer, rule = last.t[-1], COMPLETED, 0, -1
+        t, code, layer, rule = last.t[-1], Code.COMPLETED, 0, -1
         if verdict is not None:
-            code, layer, rule = STOPPED, int(verdict.layer), int(verdict.rule)
+            code, layer, rule = Code.STOPPED, int(verdict.layer), int(verdict.rule)
         state: Any = None
         if weights is not None:
             state = end_state(self.lanes[n].system, weights, jnp.asarray(t))
@@ -412,7 +413,7 @@ def _solve_together(
     for n, lane in enumerate(lanes):
         here: Any = jax.tree.map(lambda leaf, n=n: leaf[n], (t, records, costs, told))
         times, observed, (evaluations, steps, rejected), (code, end, step, layer, rule) = here
-        if code not in (COMPLETED, STOPPED):
+        if code not in (Code.COMPLETED, Code.STOPPED):
             ended.append(None)
             continue
         kept = int(np.isfinite(times).sum())

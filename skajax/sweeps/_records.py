@@ -15,7 +15,7 @@ from skajax._simulate import numbers
 from skajax._version import versions
 from skajax.inputs import shape_of
 from skajax.methods import AbstractMethod, Evolution
-from skajax.methods._method import COMPLETED, INVALID, STOPPED
+from skajax.methods._outcome import ENDED, Code
 from skajax.observables import Observable
 from skajax.system import System
 from skajax.trajectory import scalars
@@ -24,11 +24,6 @@ if TYPE_CHECKING:
     import xarray
 
 FORMAT = "skajax sweep 2"
-MISSING = -3
-"""The outcome code of a lane that has not been run."""
-RAISED = -4
-"""Of one in which an error was raised that no argument's check knows: it may run another time."""
-ENDED = (COMPLETED, STOPPED)
 NAMED = 3
 """Lanes that are named for a reason that several have."""
 
@@ -78,9 +73,9 @@ def row(
 
 def refused(lane: int, error: Exception, place: str) -> Row:
     """Of a lane whose arguments were refused, or in which an error was raised: it made no step."""
-    text, code = f"refused: {error}", INVALID
+    text, code = f"refused: {error}", Code.REFUSED
     if not isinstance(error, ValueError):
-        text, code = f"raised {type(error).__name__}: {error}, in {place}", RAISED
+        text, code = f"raised {type(error).__name__}: {error}, in {place}", Code.RAISED
     # Whatever an error says must go into a file.
     text = text.replace("\0", "").encode(errors="backslashreplace").decode()
     return Row(lane, {
@@ -131,7 +126,7 @@ def reasons(
     """
     found: dict[str, list[tuple[int, str]]] = {}
     for lane, (code, outcome) in enumerate(zip(codes, outcomes, strict=True)):
-        if code not in (*ENDED, MISSING):
+        if code not in (*ENDED, Code.MISSING):
             text = reason(outcome).rstrip(".")
             found.setdefault(re.sub(r"\d[\d.e+-]*", "0", text), []).append((lane, text))
     lines = []
@@ -158,7 +153,7 @@ def assemble(
         missing = ~np.isin(every, data["lane"].values)
         data = data.reindex(lane=every)
         data["outcome"] = data["outcome"].where(~missing, "missing: not yet run")
-        data["outcome_code"] = data["outcome_code"].where(~missing, MISSING).astype(int)
+        data["outcome_code"] = data["outcome_code"].where(~missing, Code.MISSING).astype(int)
     else:
         data = data.sortby("lane")
     index = pd.MultiIndex.from_product([range(size) for size in shape], names=list(axes))

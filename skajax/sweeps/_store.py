@@ -26,10 +26,10 @@ import numpy as np
 from skajax._checks import require
 from skajax._files import located, netcdf, write_whole
 from skajax._interrupt import finishing
-from skajax.methods._method import INVALID
+from skajax.methods._outcome import ENDED, Code
 from skajax.sweeps._lock import Lock
 from skajax.sweeps._manifest import Described, Manifest
-from skajax.sweeps._records import ENDED, RAISED, reason
+from skajax.sweeps._records import reason
 
 if TYPE_CHECKING:
     import xarray
@@ -176,7 +176,7 @@ class Store:
 
     def done(self) -> set[int]:
         """The lanes that need not run again, those of all processes; one that raised an error does."""
-        return {lane for lane, (code, _) in self._outcomes().items() if code != RAISED}
+        return {lane for lane, (code, _) in self._outcomes().items() if code != Code.RAISED}
 
     def missing(self) -> list[int]:
         """The lanes that are not done, in order."""
@@ -191,7 +191,7 @@ class Store:
         done = np.isin(np.arange(self.lanes), list(self.done()))
         for name in self._look():
             part = _parsed(self._content(name))
-            lanes, ran = part["lane"].values, part["outcome_code"].values != RAISED
+            lanes, ran = part["lane"].values, part["outcome_code"].values != Code.RAISED
             if (taken[lanes] & ran).any():
                 # The same lane comes to the same numbers, whoever ran it.
                 warnings.warn(f"{self.given!r}: {name} has lanes twice", stacklevel=2)
@@ -228,7 +228,7 @@ class Store:
     def status(self) -> Status:
         """How much of the sweep is there."""
         chunks, outcomes = self._look().values(), self._outcomes()
-        refused = sum(code == INVALID for code, _ in outcomes.values())
+        refused = sum(code == Code.REFUSED for code, _ in outcomes.values())
         return Status(
             self.lanes,
             len(self.done()),
@@ -248,7 +248,7 @@ class Store:
         found: dict[int, tuple[int, str]] = {}
         for chunk in self._look().values():
             for lane, code, why in zip(chunk.lanes, chunk.codes, chunk.outcomes, strict=True):
-                if code != RAISED or int(lane) not in found:
+                if code != Code.RAISED or int(lane) not in found:
                     found[int(lane)] = int(code), why
         return dict(sorted(found.items()))
 

@@ -22,7 +22,8 @@ from skajax._types import SaveTimes, ScalarLike, Weights
 from skajax._version import versions
 from skajax.energies import AbstractEnergy, Entropy
 from skajax.methods import AbstractMethod
-from skajax.methods._method import INVALID, Request
+from skajax.methods._method import Request
+from skajax.methods._outcome import Code
 from skajax.network import Network
 from skajax.observables import Observable
 from skajax.observables import choose as chosen
@@ -32,7 +33,6 @@ from skajax.sweeps._grid import Arguments, grid, labels
 from skajax.sweeps._manifest import Described, describe
 from skajax.sweeps._plan import Plan, make_groups
 from skajax.sweeps._records import (
-    RAISED,
     LanesFailed,
     Row,
     assemble,
@@ -253,7 +253,7 @@ def _raise(arguments: Arguments, errors: Mapping[int, Exception]) -> NoReturn:
 def _tell(data: "xarray.Dataset", arguments: Arguments, errors: Mapping[int, Exception]) -> None:
     """Warn of lanes that did not come to their ends; a ValueError where none could run."""
     codes, outcomes = (data[name].values.ravel() for name in ("outcome_code", "outcome"))
-    if np.isin(codes, (INVALID, RAISED)).all():
+    if np.isin(codes, (Code.REFUSED, Code.RAISED)).all():
         if errors:
             _raise(arguments, errors)
         raise ValueError(f"Argument over must have lanes that can run, but all {outcomes[0]}")
