@@ -15,6 +15,7 @@ _PROGRAM = os.path.basename(sys.argv[0]) if sys.argv else ""
 _MODULE = _PROGRAM == "-m" and ("-m", __name__) in pairwise(sys.orig_argv)
 if not _MODULE and _PROGRAM not in ("skajax", "skajax.exe", "skajax-script.py"):
     from skajax import (
+        costs,
         decisions,
         energies,
         entropy,
@@ -76,6 +77,7 @@ __all__ = [
     "Trajectory",
     "__version__",
     "check_precision",
+    "costs",
     "data",
     "decisions",
     "energies",

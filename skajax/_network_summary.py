@@ -2,7 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from skajax._checks import as_array, require
 from skajax._memory import in_words
 from skajax._summary import Summarised, Summary
 from skajax._types import Inputs
+from skajax.costs import Costs, Count, Item, counted
 from skajax.entropy import entropy_gradient
 from skajax.inputs import Batch, MiniBatches, as_inputs, shape_of
 from skajax.layers._layer import inputs_of, learns
@@ -51,6 +53,8 @@ class NetworkSummary(Summarised):
     """A table that prints, and its numbers: ``rows``, one :class:`Row` for each layer and stage."""
 
     rows: tuple[Row, ...]
+    counts: Mapping[str, Count] | None = None
+    """What a step of "SKA", "backprop" and "pipeline" takes, where costs were given (:mod:`skajax.costs`)."""
 
     def total(self, name: str) -> int:
         """The sum over all rows of one of their numbers, such as ``total("parameters")``."""
@@ -78,11 +82,22 @@ class NetworkSummary(Summarised):
             f"{layers} layers with knowledge, {len(self.rows) - layers} stages,"
             f" {self.rows[0].inputs[0]} samples; forward and flow in multiply-adds"
         )
-        return Summary((first,), (head, *lines, ("total", "", "", *told(self.total))))
+        costs = tuple(_said(count) for count in (self.counts or {}).values())
+        return Summary((first, *costs), (head, *lines, ("total", "", "", *told(self.total))))
+
+
+def _said(count: Count) -> str:
+    return (
+        f"a step of {count.rule}: {count.operations:,} multiply-adds, {count.span:,} of them one after"
+        f" another; {count.moved:,} words moved, {count.held:,} held; {count.energy:.3g} J"
+    )
 
 
 def summary(
-    network: Network, x: Inputs | Batch | MiniBatches | jax.ShapeDtypeStruct
+    network: Network,
+    x: Inputs | Batch | MiniBatches | jax.ShapeDtypeStruct,
+    *,
+    costs: Costs | None = None,
 ) -> NetworkSummary:
     """What each layer and stage reads, gives, holds and costs, for inputs like x.
 
@@ -93,16 +108,27 @@ def summary(
 
     - ``network``: a :class:`Network`.
     - ``x``: inputs as ``simulate`` takes them, or a ``jax.ShapeDtypeStruct``.
+    - ``costs``: those of hardware, such as ``skajax.costs.FLOAT32`` or your own; then ``counts`` has the
+      operations, words and energy of a step of SKA, of backpropagation and of the pipeline.
 
-    Returns a :class:`NetworkSummary`: it prints as a table, and has its numbers in ``rows`` and
-    ``total(name)``. Raises ValueError where x does not fit the network.
+    Returns a :class:`NetworkSummary`: it prints as a table, and has its numbers in ``rows``, ``total(name)``
+    and ``counts``. Raises ValueError where x does not fit the network, and for costs that are none.
 
     >>> x = jax.ShapeDtypeStruct((1000, 784), jnp.float32)
     >>> found = ska.summary(ska.mlp([256, 128, 64, 10]), x)  # print(found) is a table
     >>> found.total("parameters"), found.total("forward")
     (242762, 242304000)
+    >>> priced = ska.summary(ska.mlp([256, 128, 64, 10]), x, costs=ska.costs.FLOAT32)
+    >>> priced.counts["SKA"].held, priced.counts["backprop"].held
+    (1282762, 1740762)
     """
     require(isinstance(network, Network), "network", "be a Network", f"it was {network!r}")
+    require(
+        costs is None or isinstance(costs, Costs),
+        "costs",
+        "be None or Costs, such as skajax.costs.FLOAT32",
+        f"it was {costs!r}",
+    )
     if not isinstance(x, jax.ShapeDtypeStruct):
         inputs = as_inputs(x)
         if not inputs.moves():
@@ -110,7 +136,7 @@ def summary(
         x = shape_of(inputs).x
     below: Any = x
     every = jax.eval_shape(network.init, jax.random.key(0), below)
-    rows, held = [], ()
+    rows, items, held = [], [], ()
     for place, (item, weights) in enumerate(zip(network.layers, every, strict=True)):
         held, above = outputs(item, weights, held, below)
         number = network.rows.index(place) + 1 if learns(item) else None
@@ -122,8 +148,10 @@ def summary(
                 forward, flow, sum(map(_bytes, leaves)), _bytes(knowledge),
             )
         )  # fmt: skip
+        if costs is not None:
+            items.append(_item(item, weights, below, above))
         below = above
-    return NetworkSummary(tuple(rows))
+    return NetworkSummary(tuple(rows), None if costs is None else counted(items, costs))
 
 
 def _costs(item: Any, weights: Any, below: Any, above: Any) -> tuple[Any, int, int]:
@@ -146,12 +174,49 @@ def _costs(item: Any, weights: Any, below: Any, above: Any) -> tuple[Any, int, i
     return jax.eval_shape(forward, weights, below), count(forward), count(flow)
 
 
+def _item(item: Any, weights: Any, below: Any, above: Any) -> Item:
+    """What costs are counted from: products forward, and those of its gradients."""
+
+    def forward(weights: Any, below: Any) -> Any:
+        if learns(item):
+            return item.knowledge(weights, inputs_of(item, weights, below))
+        return item.apply(weights, below)
+
+    def pulled(function: Callable[[Any], Any], argument: Any) -> Any:
+        """The forward pass and the gradient by one argument."""
+        out, pullback = jax.vjp(function, argument)
+        return pullback(jnp.ones_like(out))
+
+    by_weights = lambda w, a: pulled(lambda w: forward(w, a), w)
+    by_inputs = lambda w, a: pulled(lambda a: forward(w, a), a)
+    nothing = (0, 0)
+    size = sum(w.size for w in jax.tree.leaves(weights))
+    one = partial(Item, reads=below.size, gives=above.size, parameters=size, learns=learns(item))
+    if not hasattr(item, "knowledge") and not hasattr(item, "apply"):
+        return one(nothing, nothing, nothing)  # routes compute nothing
+
+    count = lambda function: products(jax.make_jaxpr(function)(weights, below))
+    ahead = count(forward)
+
+    def more(function: Any) -> tuple[int, int]:
+        operations, moved = count(function)
+        return operations - ahead[0], moved - ahead[1]
+
+    real = jnp.issubdtype(below.dtype, jnp.floating)
+    return one(ahead, more(by_weights) if size else nothing, more(by_inputs) if real else nothing)
+
+
 def multiply_adds(program: Any) -> int:
     """Of a jaxpr: those of matrix products and convolutions, and the additions of sums by index.
 
     Loops count as often as they turn, where that is known, else once; of branches the dearest.
     """
-    total = 0
+    return products(program)[0]
+
+
+def products(program: Any) -> tuple[int, int]:
+    """The same, and the words that they move: every factor read once, what they give written once."""
+    total, moved = 0, 0
     for equation in getattr(program, "jaxpr", program).eqns:
         name, within = equation.primitive.name, list(_programs(equation.params))
         shapes: list[Any] = [
@@ -160,16 +225,23 @@ def multiply_adds(program: Any) -> int:
         if name == "dot_general":
             (contracted, _), _ = equation.params["dimension_numbers"]
             total += math.prod(shapes[-1]) * math.prod(shapes[0][axis] for axis in contracted)
+            moved += sum(map(math.prod, shapes))
         elif name == "conv_general_dilated":
             channels = equation.params["dimension_numbers"].rhs_spec[0]
             total += math.prod(shapes[-1]) * math.prod(shapes[1]) // shapes[1][channels]
+            moved += sum(map(math.prod, shapes))
         elif name == "scatter-add":
             total += math.prod(shapes[2])
-        elif name == "cond":
-            total += max(map(multiply_adds, within))
-        else:
-            total += equation.params.get("length", 1) * sum(map(multiply_adds, within))
-    return total
+            moved += math.prod(shapes[2]) + math.prod(shapes[-1])
+        elif within:
+            each = [products(one) for one in within]
+            if name == "cond":
+                found = max(each)
+            else:
+                times = equation.params.get("length", 1)
+                found = (times * sum(a for a, _ in each), times * sum(b for _, b in each))
+            total, moved = total + found[0], moved + found[1]
+    return total, moved
 
 
 def _programs(params: Any) -> Iterator[Any]:

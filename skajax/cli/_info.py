@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 LISTED = 20
 """Failures that are told one by one."""
 STUDIES = (
-    "architectures", "families", "intrinsic", "invariance", "rules", "schedules", "separation",
+    "architectures", "families", "intrinsic", "invariance", "precision", "rules", "schedules", "separation",
     "setting", "synchronise", "work_precision",
 )  # fmt: skip
 """What files of studies are called."""

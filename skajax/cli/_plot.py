@@ -8,11 +8,12 @@ FORMATS = ("png", "pdf", "svg")
 Figure = Literal[
     "history", "comparison", "ensemble", "output_mean", "flow_against_knowledge",
     "tensor_net_against_knowledge", "phase_portrait", "heatmap", "lagrangian_3d", "step_sizes",
-    "families", "invariance", "predicted_times", "rules", "separation", "work_precision",
+    "families", "invariance", "precision", "predicted_times", "rules", "separation", "work_precision",
 ]  # fmt: skip
 STUDIES = {
     "architectures": "predicted_times", "families": "families", "invariance": "invariance",
-    "rules": "rules", "separation": "separation", "work_precision": "work_precision",
+    "precision": "precision", "rules": "rules", "separation": "separation",
+    "work_precision": "work_precision",
 }  # fmt: skip
 """The figure of what each study has found."""
 

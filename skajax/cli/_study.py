@@ -59,6 +59,21 @@ def rules(*, out: str, quick: bool = False, seeds: Counts = None) -> int:
     return _whole("rules", out, quick=quick, seeds=seeds)
 
 
+def precision(*, out: str, quick: bool = False, seeds: Counts = None) -> int:
+    """How many bits learning needs: fixed and floating point, noise, clipped ranges, against float64.
+
+    For example:
+
+        skajax study precision --out precision --quick
+
+    Args:
+        out: Folder to write into, and to go on from.
+        quick: A small network, two step sizes and four formats.
+        seeds: Of initial weights, stochastic rounding and noise (default 0 1).
+    """
+    return _whole("precision", out, quick=quick, seeds=seeds)
+
+
 def families(*, out: str, quick: bool = False, seeds: Counts = None) -> int:
     """When dense, convolutional, recurrent, attention and graph networks of as many weights learn.
 
@@ -253,8 +268,8 @@ def work_precision(
 
 
 STUDIES = (
-    architectures, rules, schedules, families, invariance, intrinsic, separation, synchronise,
-    work_precision,
+    architectures, rules, precision, schedules, families, invariance, intrinsic, separation,
+    synchronise, work_precision,
 )  # fmt: skip
 
 

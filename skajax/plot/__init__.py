@@ -22,12 +22,14 @@ its weights; graphs, colours at their nodes. What is drawn at chosen times takes
 from skajax.plot._attention import attention
 from skajax.plot._compare import comparison, ensemble
 from skajax.plot._convergence import convergence, invariance
+from skajax.plot._costs import costs
 from skajax.plot._families import families
 from skajax.plot._graph import graph
 from skajax.plot._history import history, output_mean, overview
 from skajax.plot._maps import animate, maps
 from skajax.plot._net_phases import net_phases
 from skajax.plot._phase import flow_against_knowledge, phase_portrait, tensor_net_against_knowledge
+from skajax.plot._precision import precision
 from skajax.plot._predicted import predicted_times
 from skajax.plot._rules import rules
 from skajax.plot._separation import separation
@@ -42,6 +44,7 @@ __all__ = [
     "attention",
     "comparison",
     "convergence",
+    "costs",
     "ensemble",
     "families",
     "flow_against_knowledge",
@@ -55,6 +58,7 @@ __all__ = [
     "output_mean",
     "overview",
     "phase_portrait",
+    "precision",
     "predicted_times",
     "rules",
     "separation",

@@ -8,6 +8,7 @@ from skajax.study.families_table import families_table
 from skajax.study.intrinsic import Intrinsic, intrinsic, intrinsic_table
 from skajax.study.invariance import invariance
 from skajax.study.invariance_table import invariance_table
+from skajax.study.precision import precision, precision_table
 from skajax.study.recommend import Recommendation, cost_table, precision_floor, recommend
 from skajax.study.reproduce import Reproduction, reproduce
 from skajax.study.rules import rules, rules_table
@@ -44,7 +45,9 @@ __all__ = [
     "intrinsic_table",
     "invariance",
     "invariance_table",
+    "precision",
     "precision_floor",
+    "precision_table",
     "probe_accuracy",
     "recommend",
     "reproduce",
