@@ -188,8 +188,8 @@ def _way() -> Literal["notebook", "terminal", "lines", "none"]:
     """How this process can be told of anything."""
     if _Shown.quiet:
         return "none"
-    if _in_notebook():
-        return "notebook"
+    if _in_notebook():  # a bar is part of a cell's output, and other threads have no cell
+        return "notebook" if threading.current_thread() is threading.main_thread() else "none"
     try:
         if sys.stderr.isatty():
             return "terminal"

@@ -1,5 +1,6 @@
 """The explorer in a real browser, headless: a slider moved, a run cancelled, code and file kept."""
 
+import dataclasses
 import os
 import re
 import shutil
@@ -153,6 +154,24 @@ def test_the_table_says_what_a_run_has_and_what_is_foreseen():
         assert row[1] == (f"{peak.t:.4g}" if peak.interior else f"after {peak.t:.4g}")
         assert row[6] == f"{float(left):.1%}"
     assert page.picture(seen, "alignment")[:4] == b"\x89PNG"
+    decaying = ska.explore.Theory(np.array([np.nan, 1.5]), np.array([-0.25, np.nan]))
+    rows = page.rows(dataclasses.replace(seen, theory=decaying))
+    assert [row[2:4] for row in rows] == [["–", "0.25, decaying"], ["1.5", "–"]]
+
+
+def test_a_notebook_has_the_same_object():
+    pytest.importorskip("panel")
+    shown = ska.explore.widget(SETTINGS)
+    assert shown.chosen() == SETTINGS
+    shown.controls["data"].value = "digits"
+    shown.controls["layer"].value = "recurrent"
+    assert shown.chosen().layer == "recurrent" and shown.runner.wait().state == "done"
+    shown.controls["data"].value = "iris"  # whose samples no recurrent layer reads
+    assert shown.chosen() == SETTINGS and shown.controls["layer"].options == ["dense"]
+    shown.controls["energy"].value = "cross-entropy"
+    shown.controls["width2"].value = 2
+    shown.run()
+    assert "widths must end with 3 neurons or more" in shown.status.object
 
 
 def test_without_panel_it_says_how_to_have_it(monkeypatch, capsys):

@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+import threading
 import time
 from types import SimpleNamespace
 
@@ -152,3 +153,12 @@ def test_loops_and_functions_are_told(pipe, soon):
     with command_line(quiet=False):
         assert count() == [0, 1]
     assert count.__name__ == "count"
+
+
+def test_in_a_notebook_only_the_main_thread_has_a_cell_for_its_bars(monkeypatch):
+    monkeypatch.setattr(_progress, "_in_notebook", lambda: True)
+    found = []
+    other = threading.Thread(target=lambda: found.append(_progress._way()))
+    other.start()
+    other.join()
+    assert (_progress._way(), found) == ("notebook", ["none"])

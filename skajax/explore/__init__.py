@@ -46,7 +46,7 @@ def widget(settings: Settings | None = None) -> Any:
     """
     panel = _panel()
     if panel.state.curdoc is None:
-        panel.extension()  # what a notebook must load once
+        panel.extension(inline=True)  # what a notebook must load once: from here, and not from afar
     from skajax.explore._page import Explorer
 
     return Explorer(Settings() if settings is None else settings)

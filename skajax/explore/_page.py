@@ -146,7 +146,8 @@ class Explorer(pn.viewable.Viewer):
         self.controls["dt"].visible = value["method"] != "adaptive"
         kinds = list(LAYERS) if DATA[value["data"]].patch else ["dense"]
         if self.controls["layer"].options != kinds:
-            self.controls["layer"].options = kinds
+            chosen = value["layer"] if value["layer"] in kinds else "dense"
+            self.controls["layer"].param.update(options=kinds, value=chosen)
 
     def _wake(self) -> None:
         if not self.clock.running:
@@ -310,7 +311,8 @@ def rows(seen: Seen) -> list[list[str]]:
     def number(values: Any, layer: int) -> str:
         if theory is None or not np.isfinite(values(theory)[layer - 1]):
             return "–"
-        return f"{values(theory)[layer - 1]:.4g}"
+        value = values(theory)[layer - 1]
+        return f"{value:.4g}" if value > 0 else f"{-value:.4g}, decaying"
 
     return [
         [

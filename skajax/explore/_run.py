@@ -50,7 +50,7 @@ class Theory(NamedTuple):
     peak: Float[np.ndarray, " layers"]
     """When its flow will peak, by :func:`skajax.timescales.predict`."""
     growth: Float[np.ndarray, " layers"]
-    """1/λ, the time in which its leading mode grows by a factor e at the start."""
+    """1/λ, the time in which its leading mode grows by a factor e at the start; negative where it decays."""
 
 
 def foresee(problem: Problem) -> Theory:
@@ -61,7 +61,7 @@ def foresee(problem: Problem) -> Theory:
         peak = np.where(found.inside, found.peak, np.nan)
         return Theory(np.asarray(peak, float), 1 / np.asarray(found.rates, float))
     rates = growth(network, weights, inputs, energy, count=1).rates
-    times = [1 / float(rate[0]) if len(rate) and rate[0] > 0 else np.nan for rate in rates]
+    times = [1 / float(rate[0]) if len(rate) else np.nan for rate in rates]
     return Theory(np.full(len(times), np.nan), np.asarray(times))
 
 
@@ -95,10 +95,11 @@ class Runner:
 
     def __init__(self, settings: Settings) -> None:
         """Nothing runs yet."""
+        # Python waits for these threads at its end: XLA would abort the process if it still compiled.
         self.seen = Seen(settings)
         self._lock = threading.Lock()
         self._threads = [
-            threading.Thread(target=work, name=f"skajax explore, {what}", daemon=True)
+            threading.Thread(target=work, name=f"skajax explore, {what}")
             for what, work in (("run", self._simulate), ("theory", self._foresee))
         ]
 
@@ -126,11 +127,11 @@ class Runner:
         return self.seen
 
     def _tell(self, **news: object) -> bool:
-        """Take in what is new of a run that goes on; False where it does not."""
+        """Take in what is new of a run that goes on; False where it does not, or where Python ends."""
         with self._lock:
             if self.seen.going:
                 self.seen = dataclasses.replace(self.seen, **news)  # pyright: ignore[reportArgumentType]
-            return self.seen.going
+            return self.seen.going and threading.main_thread().is_alive()
 
     def _simulate(self) -> None:
         try:
