@@ -220,6 +220,8 @@ class Config:
             is_file = Path(data).suffix != "" or os.sep in data
             self.tables["data"] = {"file": data} if is_file else {"name": data}
             self.folder = Path()
+        if "energy" in options:
+            self.tables["energy"] = {"name": options.pop("energy")}
         own = TAKEN.get(options.get("method", ""), {})
         if own:  # a file's numbers of another method
             before = self.tables.get("method", {})
@@ -240,7 +242,7 @@ class Config:
 
     def _refuse(self, name: str, must: str, value: Any, but: str = "") -> NoReturn:
         table, _, key = name.partition(".")
-        option = {"data.name": "data", "data.file": "data", "method.name": "method"}.get(name, key)
+        option = "data" if name == "data.file" else table if key == "name" else key
         if option in self.axes and table != "grid":
             name = f"grid.{option}"
         typed = self.file is None or option in self.options

@@ -13,12 +13,11 @@ if TYPE_CHECKING:
 LISTED = 20
 """Failures that are told one by one."""
 STUDIES = (
-    "architectures", "families", "intrinsic", "invariance", "precision", "rules", "schedules", "separation",
+    "architectures", "experiments", "families", "intrinsic", "invariance", "precision", "rules",
+    "schedules", "separation",
     "setting", "synchronise", "work_precision",
 )  # fmt: skip
-"""What files of studies are called."""
-PAPER = "SKA: the paper's experiments"
-"""The title of the runs that reproduce keeps."""
+"""What files of studies are called; experiments are those of reproduce."""
 
 
 def info(path: str, /) -> int:
@@ -43,9 +42,9 @@ def info(path: str, /) -> int:
             _print_folder(path, where)
             return 0
         found = _dataset(path)
-        form = str(found.attrs.get("format", PAPER))
+        form = found.attrs["format"]
         run = ska.load(path) if form.startswith("skajax trajectory") else None
-        print(found if form != PAPER else _groups(where))
+        print(_groups(where) if form.startswith("skajax experiments") else found)
         if run is not None:
             _print_run(run)
         if form.startswith("skajax sweep"):
@@ -135,7 +134,7 @@ def _groups(path: Path) -> str:
 
     with xr.open_datatree(path, engine="h5netcdf") as tree:
         lines = [f"{node.path}: {dict(node.sizes)}" for node in tree.leaves]
-    return "\n".join([PAPER, *lines])
+    return "\n".join(lines)
 
 
 def counted(status: "Status") -> str:

@@ -1,6 +1,5 @@
 """``skajax plot``: a figure of one or more runs, of a sweep, or of a study, as a file."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,7 +7,8 @@ FORMATS = ("png", "pdf", "svg")
 Figure = Literal[
     "history", "comparison", "ensemble", "output_mean", "flow_against_knowledge",
     "tensor_net_against_knowledge", "phase_portrait", "heatmap", "lagrangian_3d", "step_sizes",
-    "families", "invariance", "precision", "predicted_times", "rules", "separation", "work_precision",
+    "net_phases", "families", "invariance", "precision", "predicted_times", "rules", "separation",
+    "work_precision",
 ]  # fmt: skip
 STUDIES = {
     "architectures": "predicted_times", "families": "families", "invariance": "invariance",
@@ -16,6 +16,10 @@ STUDIES = {
     "work_precision": "work_precision",
 }  # fmt: skip
 """The figure of what each study has found."""
+FIRST = {"invariance": ("rule",), "work_precision": ("T", "scale")}
+"""Of what a figure shows one of, the axes of which it takes the first."""
+OF_A_RUN = ("heatmap", "lagrangian_3d", "step_sizes", "net_phases")
+"""What is drawn of one run, and not of a sweep."""
 
 
 def plot(
@@ -34,7 +38,7 @@ def plot(
     For example:
 
         skajax plot run.nc --out flow.png
-        skajax plot run.nc --out heat.pdf --figure heatmap --observable tensor_net_rate
+        skajax plot run.nc --out heat.pdf --figure heatmap --observable entropy
         skajax plot euler.nc adaptive.nc --out both.svg --observable entropy
         skajax plot lanes --out bands.png
 
@@ -51,69 +55,67 @@ def plot(
     import skajax as ska
     from skajax._checks import require
     from skajax._files import require_file, write_whole
+    from skajax.cli._config import precision
     from skajax.cli._info import opened
 
     path = require_file("out", out)
     kind = path.suffix.removeprefix(".").lower()
-    names = ", ".join("." + name for name in FORMATS)
-    require(kind in FORMATS, "out", f"name a file that ends in {names}", f"it was {out!r}")
+    endings = ", ".join("." + name for name in FORMATS)
+    require(kind in FORMATS, "out", f"name a file that ends in {endings}", f"it was {out!r}")
     every = (file, *files)
-    found = [opened(each) for each in every]
-    name = figure or _usual(found)
-    require(
-        len(found) == 1 or name == "comparison",
-        "file",
-        f"be one file for the figure {name!r}; several are for 'comparison'",
-        f"there were {len(found)}",
-    )
-    draw = getattr(ska.plot, name)
+    with precision("float64"):
+        found = {path: opened(path) for path in every}
+    holds = {path: _held(each) for path, each in found.items()}
+    usual = STUDIES.get(holds[file], {"run": "history"}.get(holds[file], "ensemble"))
+    name = figure or ("comparison" if len(every) > 1 else usual)
+    one, must = len(every) == 1 or name == "comparison", f"be one file for the figure {name!r}"
+    require(one, "file", f"{must}; several are for 'comparison'", f"there were {len(every)}")
+    fits = [study for study, drawn in STUDIES.items() if drawn == name]
+    fits = fits or (["run"] if name in OF_A_RUN else ["run", "sweep"])
+    for each, what in holds.items():
+        must = f"hold what the figure {name!r} is of ({' or '.join(fits)})"
+        require(what in fits, "file", must, f"{each!r} holds a {what}")
+    taken = inspect.signature(getattr(ska.plot, name)).parameters
     given = {"observable": observable, "against": against}
-    given = {name: value for name, value in given.items() if value is not None}
-    taken = inspect.signature(draw).parameters
+    given = {each: value for each, value in given.items() if value is not None}
     for each in given:
         require(each in taken, each, f"be left out with the figure {name!r}", "it was given")
-    if "observable" in taken and "data" not in taken:
-        given.setdefault("observable", _observable(name))
-    what = dict(zip(_labels(every), found, strict=True)) if name == "comparison" else found[0]
-    write_whole(drawn(lambda: draw(what, **given), kind), path)
+    if name in ("history", "comparison", "ensemble", "heatmap"):
+        given.setdefault("observable", "flow_norm")
+    labels = [Path(path).stem for path in found]
+    labels = labels if len({*labels}) == len(labels) else list(found)  # two have one name
+    what = dict(zip(labels, found.values(), strict=True))
+    with precision("float64"):
+        content = drawn(what if name == "comparison" else found[file], name, kind, **given)
+    write_whole(content, path)
     print(f"{out}: {name} of {', '.join(every)}")
     return 0
 
 
-def drawn(draw: Callable[[], Any], kind: str) -> bytes:
+def drawn(what: Any, figure: str, kind: str = "png", **options: Any) -> bytes:
     """The content of a figure's file, drawn without a screen."""
     import matplotlib.pyplot as plt
     import numpy as np
 
+    import skajax as ska
     from skajax._files import image
 
+    if figure in FIRST:
+        what = what.isel({axis: [0] for axis in FIRST[figure]})
     plt.switch_backend("agg")
     before = set(plt.get_fignums())
     try:
-        return image(np.ravel(draw())[0].figure, kind)
+        axes = getattr(ska.plot, figure)(what, **options)
+        return image(np.ravel(axes)[0].figure, kind)
     finally:
         for number in set(plt.get_fignums()) - before:
             plt.close(number)
 
 
-def _usual(found: list[Any]) -> str:
-    """What fits the files."""
+def _held(found: Any) -> str:
+    """What a file holds, in one word: run, sweep, checkpoint, or the study's name."""
     from skajax.trajectory import Trajectory
 
-    if len(found) > 1:
-        return "comparison"
-    (one,) = found
-    if isinstance(one, Trajectory):
-        return "history"
-    _, study, *_ = [*str(one.attrs.get("format", "")).split(), "", ""]
-    return STUDIES.get(study, "ensemble")
-
-
-def _observable(figure: str) -> str:
-    return "tensor_net_rate" if figure == "tensor_net_against_knowledge" else "flow_norm"
-
-
-def _labels(paths: tuple[str, ...]) -> tuple[str, ...]:
-    """Names of the files; whole paths, where two have one name."""
-    stems = tuple(Path(path).stem for path in paths)
-    return stems if len({*stems}) == len(stems) else paths
+    if isinstance(found, Trajectory):
+        return "run"
+    return str(found.attrs.get("format", "skajax sweep")).split()[1]

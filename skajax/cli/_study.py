@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
+from skajax.cli._plot import Figure, drawn
 from skajax.cli._problem import Problem, Several, configured
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def invariance(
     For example:
 
         skajax study invariance --out steps
-        skajax study invariance --out steps --data digits --widths 32 10 --accuracy 0.001
+        skajax study invariance --out steps --data digits --accuracy 0.001
 
     Args:
         config: A TOML file with tables data and network.
@@ -113,15 +114,14 @@ def invariance(
         judge: Of which observable (default entropy_rate).
         seeds: Of the initial weights (default 0).
     """
-    from skajax import plot, study
+    from skajax import study
 
     settings = configured(config, problem, method="adaptive")
     options = _given(accuracy=accuracy, judge=judge, seeds=seeds)
     return _of_problem(
         "invariance", out, settings,
         lambda network, weights, x, y: study.invariance(network, settings.drawn(), x, **options),
-        study.invariance_table,
-        lambda data: plot.invariance(data.isel(rule=[0]), data.attrs["judge"]),
+        study.invariance_table, "invariance",
     )  # fmt: skip
 
 
@@ -140,7 +140,7 @@ def intrinsic(
 
     For example:
 
-        skajax study intrinsic --out intrinsic --data digits --widths 32 10 --seeds 4 --batches 10 100
+        skajax study intrinsic --out intrinsic --data digits --batches 10 100
 
     Args:
         config: A TOML file with tables data and network.
@@ -188,12 +188,12 @@ def separation(
         scales: Factors on the initial weights of untrained layers.
         test: Share of the samples that the probe is tested on (default 0.3).
     """
-    from skajax import plot, study
+    from skajax import study
 
     options = _given(times=times, scales=scales, test=test)
     settings = configured(config, problem, method="adaptive")
     find = lambda network, weights, x, y: study.separation(network, weights, x, y, **options)
-    return _of_problem("separation", out, settings, find, _sizes, plot.separation)
+    return _of_problem("separation", out, settings, find, lambda data: f"{data}\n", "separation")
 
 
 def synchronise(
@@ -258,13 +258,12 @@ def work_precision(
         tolerances: Of the adaptive solvers.
         rounds: How often each run is timed; 0 is not at all (default 3).
     """
-    from skajax import plot, study
+    from skajax import study
 
     options = _given(t1=t1, tolerances=tolerances, rounds=rounds)
     settings = configured(config, problem, method="adaptive")
     find = lambda network, weights, x, y: study.work_precision(network, weights, x, **options)
-    draw = lambda data: plot.work_precision(data.isel(T=[0], scale=[0]))
-    return _of_problem("work_precision", out, settings, find, study.cost_table, draw)
+    return _of_problem("work_precision", out, settings, find, study.cost_table, "work_precision")
 
 
 STUDIES = (
@@ -275,10 +274,6 @@ STUDIES = (
 
 def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
-
-
-def _sizes(data: "xr.Dataset") -> str:
-    return f"{data}\n"
 
 
 def _whole(name: str, out: str, **options: Any) -> int:
@@ -295,21 +290,20 @@ def _of_problem(
     settings: Any,
     find: Callable[..., "xr.Dataset"],
     table: Callable[["xr.Dataset"], str],
-    draw: Callable[["xr.Dataset"], Any] | None = None,
+    figure: Figure | None = None,
 ) -> int:
     """A study of the user's data and network, kept in the folder."""
     from skajax._files import netcdf, put, require_folder
     from skajax._version import versions
     from skajax.cli._config import precision
-    from skajax.cli._plot import drawn
 
     folder = require_folder("out", out)
     with precision(settings.dtype):
         data = find(*settings.problem()).assign_attrs(format=f"skajax {name} 1", **versions())
     put(netcdf(data), folder / f"{name}.nc")
     put(table(data).encode(), folder / f"{name}.md")
-    if draw is not None:
-        put(drawn(lambda: draw(data), "png"), folder / f"{name}.png")
+    if figure is not None:
+        put(drawn(data, figure), folder / f"{name}.png")
     return _say(name, out)
 
 

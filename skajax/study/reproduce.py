@@ -94,5 +94,10 @@ def _runs(evidence: Evidence, setting: Mapping[str, Any]) -> xr.DataTree:
     for name, runs in ensembles.items():
         lanes = runs.to_dataset(lanes=["seed"], attrs=device)
         groups[name] = lanes.assign_coords(seed=list(evidence.seeds))
-    attrs = {"title": "SKA: the paper's experiments", "T": T, "setting": json.dumps(dict(setting))}
+    attrs = {
+        "format": "skajax experiments 1",
+        "title": "SKA: the paper's experiments",
+        "T": T,
+        "setting": json.dumps(dict(setting)),
+    }
     return xr.DataTree.from_dict({"/": xr.Dataset(attrs=attrs), **groups})
