@@ -5,6 +5,7 @@ import re
 import runpy
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 import jax
@@ -18,6 +19,7 @@ import skajax as ska
 from skajax.__main__ import main
 from skajax.cli._config import read
 from skajax.cli._info import duration
+from skajax.cli._plot import OF_A_RUN, STUDIES, Figure
 from skajax.sweeps._manifest import Described
 from skajax.sweeps._store import Store
 
@@ -82,6 +84,23 @@ def test_plot_draws_what_a_file_holds(names, options, what, files, tmp_path, cap
     assert f"{what} of" in capsys.readouterr().out
     assert out.read_bytes().startswith(b"\x89PNG")
     assert not plt.get_fignums()
+
+
+def test_every_figure_of_a_run_is_drawn_and_what_is_of_a_sweep_too(
+    files, tmp_path, capsys, monkeypatch
+):
+    out = tmp_path / "figure.png"
+    monkeypatch.setattr("skajax._files.image", lambda figure, kind: kind.encode())
+    for figure in set(typing.get_args(Figure)) - set(STUDIES.values()):
+        for name in ("seed0.nc", "lanes"):
+            run = name == "seed0.nc"
+            # Steps are an adaptive run's, and a Tensor Net's phases of one that recorded its parts.
+            none = figure in ("step_sizes", "net_phases") or (run and figure == "ensemble")
+            status = main(["plot", str(files / name), "--out", str(out), "--figure", figure])
+            drawn = not none if run else figure not in OF_A_RUN
+            assert status == (0 if drawn else 2), (figure, name, capsys.readouterr().err)
+            assert out.exists() == drawn
+            out.unlink(missing_ok=True)
 
 
 def test_plot_explains_what_it_cannot_draw(files, tmp_path, capsys):

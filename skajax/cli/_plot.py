@@ -7,7 +7,7 @@ FORMATS = ("png", "pdf", "svg")
 Figure = Literal[
     "history", "comparison", "ensemble", "output_mean", "flow_against_knowledge",
     "tensor_net_against_knowledge", "phase_portrait", "heatmap", "lagrangian_3d", "step_sizes",
-    "net_phases", "families", "invariance", "precision", "predicted_times", "rules", "separation",
+    "net_phases", "overview", "families", "invariance", "precision", "predicted_times", "rules", "separation",
     "work_precision",
 ]  # fmt: skip
 STUDIES = {
@@ -18,7 +18,7 @@ STUDIES = {
 """The figure of what each study has found."""
 FIRST = {"invariance": ("rule",), "work_precision": ("T", "scale")}
 """Of what a figure shows one of, the axes of which it takes the first."""
-OF_A_RUN = ("heatmap", "lagrangian_3d", "step_sizes", "net_phases")
+OF_A_RUN = ("heatmap", "lagrangian_3d", "step_sizes", "net_phases", "overview")
 """What is drawn of one run, and not of a sweep."""
 
 
