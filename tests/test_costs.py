@@ -103,6 +103,7 @@ def test_it_prints_and_draws():
     row = ska.plot.costs(found)
     heights = [bar.get_height() for bar in row[3].patches]
     assert heights == [found.counts[rule].held for rule in costs.RULES]
+    assert [label.get_text() for label in row[3].get_xticklabels()] == list(costs.RULES)
     row = ska.plot.costs(found, dt={"SKA": 0.01, "pipeline": 0.005})
     heights = [bar.get_height() for bar in row[4].patches]
     want = [found.counts["SKA"].per_time(0.01), found.counts["pipeline"].per_time(0.005)]

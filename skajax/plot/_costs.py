@@ -64,7 +64,8 @@ def costs(
         per = "" if dt is None or quantity == "held" else " per unit of time"
         if per:
             values = [value / steps[name] for value, name in zip(values, names, strict=True)]
-        ax.bar(names, values, color=colours, width=0.7)
+        ax.bar(range(len(names)), values, color=colours, width=0.7)
+        ax.set_xticks(range(len(names)), names)
         ax.set_title(text + per, fontsize="small", loc="left")
         ax.tick_params("x", labelrotation=30)
     return row
