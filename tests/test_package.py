@@ -49,6 +49,34 @@ def test_importing_skajax_imports_nothing_heavy_and_changes_nothing():
     assert printed == []
 
 
+def test_the_core_computes_and_saves_without_what_extras_bring(tmp_path):
+    printed = in_a_fresh_process(
+        f"""
+        import sys
+        for name in ("matplotlib", "sklearn", "networkx", "statsmodels", "panel", "tensorflow_datasets"):
+            sys.modules[name] = None
+        import jax
+        import skajax as ska
+        x, _ = ska.data.mnist_subset(per_class=1)
+        network = ska.mlp([4, 3])
+        run = ska.simulate(network, network.init(jax.random.key(0), x), x, ska.Euler(0.1), steps=2)
+        run.save({str(tmp_path / "run.nc")!r})
+        assert (ska.load({str(tmp_path / "run.nc")!r}).entropy == run.entropy).all()
+        parts = {{
+            "plot": lambda: ska.plot, "study": lambda: ska.study, "explore": ska.explore.widget,
+            "series": ska.data.series, "tfds": lambda: ska.data.tfds("mnist"),
+            "study,": lambda: ska.data.sklearn("iris"), "study;": lambda: ska.data.graph("karate"),
+        }}
+        for extra, part in parts.items():
+            try:
+                part()
+            except ImportError as error:
+                print(f"skajax[{{extra.rstrip(',;')}}]" in str(error))
+        """
+    )
+    assert printed == ["True"] * 7
+
+
 def test_everything_named_is_there():
     assert ska.__version__ == version("skajax")
     for name in ska.__all__:

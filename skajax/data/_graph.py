@@ -1,6 +1,5 @@
 """Small graphs whose nodes have labels, from networkx."""
 
-import importlib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, TypeAlias
@@ -9,6 +8,7 @@ import numpy as np
 from jaxtyping import Float32, Int32
 
 from skajax._checks import require
+from skajax._extras import take
 from skajax.layers import edges_of
 
 Graph: TypeAlias = tuple[
@@ -42,7 +42,7 @@ def graph(name: str = "karate") -> Graph:
     """
     require(name in SETS, "name", f"be one of {list(SETS)}", f"it was {name!r}")
     function, attribute, classes = SETS[name]
-    networkx = importlib.import_module("networkx")  # slow to import
+    networkx = take("skajax.data.graph", "study", "networkx")  # slow to import
     make: Callable[[], Any] = getattr(networkx, function)
     found = make()
     edges, nodes = edges_of(found)

@@ -9,6 +9,7 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Float32, Int32
 
+from skajax._extras import take
 from skajax.data._labelled import require_whole
 
 Series: TypeAlias = Float32[np.ndarray, "samples times 1"]
@@ -38,13 +39,7 @@ def series(times: int = 32, *, every: int = 1) -> tuple[Series, Series]:
         Yearly mean sunspot numbers of the National Geophysical Data Center, by way of
         ``statsmodels.datasets.sunspots``; in the public domain, as that module says.
     """
-    try:
-        sunspots = importlib.import_module("statsmodels.datasets.sunspots")
-    except ImportError as error:
-        raise ImportError(
-            f'skajax.data.series needs statsmodels ({error}): pip install "skajax[series]".',
-            name="statsmodels",
-        ) from error
+    sunspots = take("skajax.data.series", "series", "statsmodels.datasets.sunspots")
     values = np.asarray(sunspots.load_pandas().data["SUNACTIVITY"], np.float64)
     x, y = _windows((values / values.max()).astype(np.float32), times, every)
     return x[:, :, None], y[:, :, None]

@@ -1,12 +1,12 @@
 """The small real data sets that scikit-learn ships, in the form of all others here."""
 
-import importlib
 from types import MappingProxyType
 
 import numpy as np
 from jaxtyping import Float32, Int32
 
 from skajax._checks import require
+from skajax._extras import take
 from skajax.data._layout import arrange
 
 SETS = MappingProxyType({"breast_cancer": None, "digits": 16.0, "iris": None, "wine": None})
@@ -39,7 +39,7 @@ def sklearn(
         f"be 'flat' for {name}, whose samples are no images",
         f"it was {layout!r}",
     )
-    datasets = importlib.import_module("sklearn.datasets")  # slow to import
+    datasets = take("skajax.data.sklearn", "study", "sklearn.datasets")  # slow to import
     values, labels = getattr(datasets, f"load_{name}")(return_X_y=True)
     order = np.argsort(labels, kind="stable")
     x, largest = np.asarray(values, np.float64)[order], SETS[name]

@@ -3,13 +3,13 @@
 import os
 import urllib.error
 from collections.abc import Iterator
-from importlib import import_module
 from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import UInt8
 
 from skajax._checks import require
+from skajax._extras import take
 from skajax.data._labelled import Labelled, labelled, require_whole
 
 Image: TypeAlias = UInt8[np.ndarray, "height width channels"]
@@ -77,14 +77,7 @@ def _import(purpose: str, extra: str, *packages: str) -> None:
     # TensorFlow Datasets imports its own dependencies only where it uses them, so that without
     # this a missing one would surface deep inside it, and half way through the work.
     for package in packages:
-        try:
-            import_module(package)
-        except ImportError as error:
-            raise ImportError(
-                f"skajax.data.tfds needs {package} {purpose} ({error}):"
-                f' pip install "skajax[{extra}]".',
-                name=package,
-            ) from error
+        take(f"skajax.data.tfds, {purpose},", extra, package)
 
 
 def _import_for_preparing(name: str, folder: str | None) -> None:

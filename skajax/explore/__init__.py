@@ -7,6 +7,7 @@ in a notebook. Both need Panel: ``pip install "skajax[explore]"``.
 from typing import Any
 
 from skajax._checks import is_whole, require
+from skajax._extras import take
 from skajax.explore._run import Runner, Seen, Theory, foresee, growing
 from skajax.explore._settings import Problem, Settings
 
@@ -25,13 +26,7 @@ __all__ = [
 
 def _panel() -> Any:
     """Panel, or an error that says how to have it."""
-    try:
-        import panel
-    except ImportError as error:
-        raise ImportError(
-            f'skajax.explore needs Panel ({error}): pip install "skajax[explore]".', name="panel"
-        ) from error
-    return panel
+    return take("skajax.explore", "explore", "panel")
 
 
 def widget(settings: Settings | None = None) -> Any:

@@ -19,6 +19,10 @@ its weights; graphs, colours at their nodes. What is drawn at chosen times takes
 (``simulate(..., dense=True)``), which knows its state at any.
 """
 
+from skajax._extras import take
+
+take("skajax.plot", "plot", "matplotlib")
+
 from skajax.plot._attention import attention
 from skajax.plot._compare import comparison, ensemble
 from skajax.plot._convergence import convergence, invariance

@@ -1,6 +1,5 @@
 """Numbers at the nodes of a graph."""
 
-import importlib
 from itertools import cycle
 from typing import Any
 
@@ -10,6 +9,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
 
 from skajax._checks import as_array, require
+from skajax._extras import take
 from skajax._types import ArrayLike, Float
 from skajax.layers import GraphConv, Paced, edges_of
 from skajax.layers._edges import as_edges
@@ -106,7 +106,7 @@ def _arcs(edges: Any, nodes: int) -> tuple[np.ndarray, np.ndarray, int]:
 
 
 def _layout(senders: np.ndarray, receivers: np.ndarray, nodes: int) -> np.ndarray:
-    networkx = importlib.import_module("networkx")  # slow to import
+    networkx = take("skajax.plot.graph", "study", "networkx")  # slow to import
     made = networkx.Graph()
     made.add_nodes_from(range(nodes))
     made.add_edges_from(zip(senders.tolist(), receivers.tolist(), strict=True))

@@ -1,5 +1,10 @@
 """Studies: the paper's experiments, and what they say of its claims."""
 
+from skajax._extras import take
+
+take("skajax.study", "study", "matplotlib")
+take("skajax.study", "study", "networkx")
+
 from skajax.study.architectures import architectures
 from skajax.study.claims import CLAIMS, Claim, Finding, Verdict
 from skajax.study.experiments import Evidence, gather
