@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 from skajax._interrupt import finishing
 
 # ``python -m skajax``, and the executable of that name, import this before __main__, which first makes
-# Ctrl-C end the command in one line, and only then imports the rest. Python has "-m" for the program's name
-# until it has found __main__.
+# Ctrl-C end the command in one line, and only then imports the rest, by loading this again. Python has "-m"
+# for the program's name until it has found __main__.
 _PROGRAM = os.path.basename(sys.argv[0]) if sys.argv else ""
 _MODULE = _PROGRAM == "-m" and ("-m", __name__) in pairwise(sys.orig_argv)
-if not _MODULE and _PROGRAM not in ("skajax", "skajax.exe", "skajax-script.py"):
+_SCRIPT = _PROGRAM in ("skajax", "skajax.exe", "skajax-script.py")
+if not _MODULE and not (_SCRIPT and "skajax.__main__" not in sys.modules):
     from skajax import (
         costs,
         decisions,
