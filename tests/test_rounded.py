@@ -100,6 +100,30 @@ def test_noise_adds_up_over_steps():
     np.testing.assert_allclose(np.std(end - weights[0].W), 0.04, rtol=0.03)
 
 
+@pytest.mark.parametrize("dt", [2.0**-8, 2.0**-10, 2.0**-13])
+def test_stochastic_roundings_noise_does_not_grow_as_steps_become_small(dt):
+    """Of independent neurons at z = 1.54, where the flow is flat: each step has the variance u² f (1 - f).
+
+    u is a unit in the last place and f the part of it by which dt Ẇ lies above a number that there is, so
+    that the variance tends to u ∫ |Ẇ| dt, and the mean is Euler's.
+    """
+    K, unit = round(0.125 / dt), 2.0**-10
+    network, x = ska.mlp([20_000]), jnp.ones((1, 1), jnp.float32)
+    start = ref.to_skajax([(np.ones((1, 20_000)), np.full(20_000, 0.5))], jnp.float32)
+    method = ska.Rounded(ska.Euler(dt), weights=Fixed(12, 10, stochastic=True))
+    end = ska.simulate(network, start, x, method, steps=K, observe=()).final.weights[0].W
+    z, moved, variance = 1.5, 0.0, 0.0
+    for _ in range(K):
+        step = dt * z * expit(z) * expit(-z) / ref.LN2
+        f = step / unit % 1
+        z, moved, variance = z + 2 * step, moved + step, variance + unit**2 * f * (1 - f)
+    off = np.asarray(end, np.float64) - 1 - moved
+    assert abs(off.mean()) < 4 * np.sqrt(variance / 20_000)
+    np.testing.assert_allclose(off.var(), variance, rtol=0.05)  # 1 % is its standard error
+    if dt < 2.0**-12:
+        np.testing.assert_allclose(variance, unit * moved, rtol=0.05)
+
+
 class Times(ska.formats.Format):
     """A format that no hardware has, and that tells where it was."""
 
