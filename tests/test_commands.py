@@ -148,6 +148,14 @@ def test_options_take_the_place_of_a_files_settings(tmp_path):
         read(path, {**options, "rtol": 1e-3})
 
 
+def test_what_only_a_file_can_say_is_told():
+    for name, key in (("tfds", "set"), ("known_spectrum", "values")):
+        with pytest.raises(
+            ValueError, match=rf"data\.{key} must be given, .* a TOML file can have it"
+        ):
+            read(None, {"data": name, "method": "adaptive"})
+
+
 def test_options_of_seed_0_are_given(tmp_path, capsys):
     path = tmp_path / "run.toml"
     path.write_text("[network]\nseed = 5\n[method]\nname='euler'\ndt=0.1\n[run]\nsteps=2\n")

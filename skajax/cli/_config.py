@@ -245,13 +245,15 @@ class Config:
         option = "data" if name == "data.file" else table if key == "name" else key
         if option in self.axes and table != "grid":
             name = f"grid.{option}"
-        typed = self.file is None or option in self.options
-        name = f"--{option.replace('_', '-')}" if typed else name
-        where = "" if typed or but.startswith("in ") else f"in {os.fspath(self.file or '')!r} "
+        alone = self.file is None
         but = but or f"it was {short(value)}"
-        raise ValueError(
-            f"Argument {name} must {must}, but {where}{but}{'' if but[-1] in '.?' else '.'}"
-        )
+        if option in self.options or (alone and table != "data"):
+            name = f"--{option.replace('_', '-')}"
+        elif alone:
+            but = f"{but}; a TOML file can have it"
+        elif not but.startswith("in "):
+            but = f"in {os.fspath(self.file or '')!r} {but}"
+        raise ValueError(f"Argument {name} must {must}, but {but}{'' if but[-1] in '.?' else '.'}")
 
 
 def read(path: str | os.PathLike[str] | None, options: Mapping[str, Any] | None = None) -> Config:
