@@ -13,6 +13,7 @@ from skajax.study.families_table import families_table
 from skajax.study.intrinsic import Intrinsic, intrinsic, intrinsic_table
 from skajax.study.invariance import invariance
 from skajax.study.invariance_table import invariance_table
+from skajax.study.net_control import net_control
 from skajax.study.precision import precision, precision_table
 from skajax.study.recommend import Recommendation, cost_table, precision_floor, recommend
 from skajax.study.reproduce import Reproduction, reproduce
@@ -26,6 +27,7 @@ from skajax.study.separation import (
 )
 from skajax.study.settings import Setting
 from skajax.study.synchronise import Synchronisation, synchronise
+from skajax.study.tensor_net import tensor_net, tensor_net_table
 from skajax.study.work_precision import work_precision
 
 __all__ = [
@@ -50,6 +52,7 @@ __all__ = [
     "intrinsic_table",
     "invariance",
     "invariance_table",
+    "net_control",
     "precision",
     "precision_floor",
     "precision_table",
@@ -62,5 +65,7 @@ __all__ = [
     "schedules_table",
     "separation",
     "synchronise",
+    "tensor_net",
+    "tensor_net_table",
     "work_precision",
 ]

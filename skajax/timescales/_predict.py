@@ -263,16 +263,20 @@ def share(thins: Thin, widths: list[int], samples: int) -> float:
     return thinned / whole
 
 
-def _found(thins: Thin) -> _Found:
-    """The curves, at times that show every layer's peak."""
+def reach_of(thins: Thin) -> PerLayer:
+    """For how long each layer is to be looked at, if it grows as at first until it saturates."""
     start = jax.vmap(lambda thin: observe(thin, thin.weights).knowledge_norm)(thins) / thins.norms
     entries = jnp.asarray([thins.x.shape[1] * W.shape[2] for W, _ in thins.weights], start.dtype)
     size = jnp.sqrt(jnp.mean(start**2, axis=0) / entries)
     # Knowledge of size 0 stays 0: any time will do.
-    reach = REACH * jnp.log1p(SATURATED / jnp.where(size > 0, size, 1)) / thins.rates[0]
+    return REACH * jnp.log1p(SATURATED / jnp.where(size > 0, size, 1)) / thins.rates[0]
+
+
+def _found(thins: Thin) -> _Found:
+    """The curves, at times that show every layer's peak."""
 
     def attempt(reach: PerLayer, tries: Array) -> _Found:
-        times = _times(reach)
+        times = instants(reach, RECORDS)
         curves = jax.vmap(lambda thin: solve(thin, times))(thins)
         return _Found(times, curves, reach, tries)
 
@@ -285,6 +289,7 @@ def _found(thins: Thin) -> _Found:
         reach = jnp.where(late, 2 * found.times[-1], found.reach)
         return attempt(reach, found.tries + 1)
 
+    reach = reach_of(thins)
     none = jax.tree.map(jnp.zeros_like, jax.eval_shape(attempt, reach, jnp.asarray(0)))
     return jax.lax.while_loop(
         lambda found: (found.tries == 0) | (rising(found).any() & (found.tries <= DOUBLINGS)),
@@ -293,11 +298,11 @@ def _found(thins: Thin) -> _Found:
     )
 
 
-def _times(reach: PerLayer) -> TimeSeries:
-    """Times from 0 to the longest reach, of which each layer has an equal share within its own."""
+def instants(reach: PerLayer, records: int) -> TimeSeries:
+    """So many times from 0 to the longest reach, of which each layer has an equal share within its own."""
     knots = jnp.sort(jnp.concatenate([jnp.zeros(1, reach.dtype), reach]))
     passed = jnp.minimum(knots[:, None] / reach[None, :], 1).mean(axis=1)
-    return jnp.interp(jnp.linspace(0, 1, RECORDS, dtype=reach.dtype), passed, knots)
+    return jnp.interp(jnp.linspace(0, 1, records, dtype=reach.dtype), passed, knots)
 
 
 def _largest(t: TimeSeries, series: Any) -> tuple[PerLayer, Bool[Array, " layers"]]:

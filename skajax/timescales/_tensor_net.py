@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -17,6 +18,7 @@ from skajax._types import (
     Int,
     Key,
     PerLayer,
+    Scalar,
     ScalarLike,
     Sign,
     TimeSeries,
@@ -26,7 +28,7 @@ from skajax.entropy import decision, orientation
 from skajax.layers import DenseWeights
 from skajax.network import Network, check_inputs, check_weights
 from skajax.timescales._net_law import NetLaw, net_amplitudes, net_law
-from skajax.timescales._predict import Question, asked, predict, thinned
+from skajax.timescales._predict import Question, asked, instants, predict, reach_of, thinned
 from skajax.timescales._reduced import Curves, Thin, forward, solve
 from skajax.timescales._spectrum import Spectrum
 from skajax.timescales._thin import Size, dense_layers, taken
@@ -161,25 +163,46 @@ def tensor_net(
     >>> print(found.share, found.reduced.count)
     [0.515625 0.5     ] [2 0]
     """
+    (found,) = answers(network, weights, x, (sign,), t1, spectrum, key, draws, size)
+    return found
+
+
+def answers(
+    network: Network,
+    weights: Weights | None,
+    x: Inputs,
+    signs: tuple[Sign, ...],
+    t1: ScalarLike | None,
+    spectrum: Spectrum | None = None,
+    key: Key | None = None,
+    draws: int = 64,
+    size: Size | None = None,
+) -> tuple[TensorNet, ...]:
+    """The prediction in several signs, by the same curves."""
     widths = tuple(layer.width for layer in dense_layers(network))
-    orientation(sign)  # refused before anything is solved
+    for sign in signs:
+        orientation(sign)  # refused before anything is solved
     size = Size(SAMPLES, MODES, max(widths)) if size is None else size
     question = asked(network, weights, x, spectrum, key, draws, size)
     if t1 is None:
         end = predict(network, weights, x, spectrum=question.known, key=key).t[-1]
     else:
         end = require_positive("t1", t1, "a time")
-    times = jnp.asarray(end, question.x.dtype) * jnp.linspace(0, 1, RECORDS, dtype=question.x.dtype)
     thins = _drawn(network, question) if weights is None else thinned(question)
+    times = _times(thins, jnp.asarray(end, question.x.dtype))
     curves = _curves(thins, times)
     entries = jnp.asarray([len(x) * width for width in widths], times.dtype)
-    read = lambda thin, curves: _read(thin, curves, times, entries, sign)
-    if weights is not None:
-        return read(*jax.tree.map(lambda a: a[0], (thins, curves)))
-    laws = zip(widths, _chances(question), strict=True)
-    expected = tuple(net_law(n, chance=q, side=s, sign=sign) for n, (q, s) in laws)
-    found = jax.vmap(read)(thins, curves)
-    return dataclasses.replace(found, t=times, expected=expected)
+    found = []
+    for sign in signs:
+        read = partial(_read, times, entries, sign)
+        if weights is not None:
+            found.append(read(*jax.tree.map(lambda a: a[0], (thins, curves))))
+            continue
+        laws = zip(widths, _chances(question), strict=True)
+        expected = tuple(net_law(n, chance=q, side=s, sign=sign) for n, (q, s) in laws)
+        drawn = jax.vmap(read)(thins, curves)
+        found.append(dataclasses.replace(drawn, t=times, expected=expected))
+    return tuple(found)
 
 
 @eqx.filter_jit
@@ -191,6 +214,12 @@ def _drawn(network: Network, question: Question) -> Thin:
 
 
 @eqx.filter_jit
+def _times(thins: Thin, end: Scalar) -> TimeSeries:
+    """Times to the end: of them each layer has a share while it grows, and the whole a share."""
+    return instants(jnp.append(jnp.minimum(reach_of(thins), end), end), RECORDS)
+
+
+@eqx.filter_jit
 def _curves(thins: Thin, times: TimeSeries) -> Curves:
     """Of each thinned network: the one large program, of both signs and of all networks of these sizes."""
     return jax.lax.map(lambda thin: solve(thin, times), thins)
@@ -198,7 +227,7 @@ def _curves(thins: Thin, times: TimeSeries) -> Curves:
 
 @eqx.filter_jit
 def _read(
-    thin: Thin, curves: Curves, times: TimeSeries, entries: PerLayer, sign: Sign
+    times: TimeSeries, entries: PerLayer, sign: Sign, thin: Thin, curves: Curves
 ) -> TensorNet:
     """What the curves of one thinned network say."""
     share, Z = _rising(thin), curves.knowledge_norm
