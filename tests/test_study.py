@@ -27,6 +27,7 @@ def small():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiments, "_paper_images", lambda: small_subset(4))
         patch.setattr(experiments, "_paper_network", lambda: ska.mlp([16, 12, 8, 10]))
+        patch.setattr(experiments, "EXPECTED", 4)
         yield patch
 
 

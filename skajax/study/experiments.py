@@ -19,6 +19,7 @@ from skajax.landmarks import PAPER_DT
 from skajax.methods import Adaptive, Euler, Published
 from skajax.network import Network, mlp
 from skajax.system import State, state
+from skajax.timescales import TensorNet, tensor_net
 from skajax.trajectory import Trajectory
 
 __all__ = ["Evidence", "Snapshots", "gather"]
@@ -35,6 +36,9 @@ LATE = 10.0
 
 OTHERS = 3
 """Initialisations beside the first that the published rule is run from at every step."""
+
+EXPECTED = 100
+"""Initialisations of which the reduced model is asked."""
 
 INSTANTS = 10
 """Snapshots of a run, evenly spaced in (0, T], beside the one at t = 0."""
@@ -73,6 +77,8 @@ class Evidence:
     """A lane a seed, by the published rule at η = 0.01, K = 50."""
     ensemble_reference: Trajectory
     """A lane a seed, in the continuous limit."""
+    expected_net: TensorNet
+    """What is expected of the Tensor Net's rate to T over initialisations: the reduced model's, drawn."""
     snapshots_published: Snapshots
     snapshots_continuous: Snapshots
 
@@ -113,6 +119,7 @@ def gather(*, seeds: int = 16) -> Evidence:
         "euler": lambda: {K: run(Euler(T / K), steps=K) for K in STEPS},
         "ensemble_published": lambda: _vmapped(network, x, ensemble),
         "ensemble_reference": lambda: _one_by_one(network, x, ensemble, times),
+        "expected_net": lambda: tensor_net(network, None, x, t1=T, draws=EXPECTED),
         "snapshots_published": lambda: _snapshots_published(network, weights, x),
         "snapshots_continuous": lambda: _snapshots_continuous(network, weights, x),
     }

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from skajax.landmarks import Landmark, crossings, minima, peaks
+from skajax.study.claims import _net_law
 from skajax.study.claims._claim import Claim, Finding, Verdict, at, claim
 from skajax.study.experiments import Evidence
 from skajax.study.words import band, percent, spread
@@ -108,8 +109,7 @@ def crossing_norms(evidence: Evidence) -> Finding:
         {1: 600.0, 3: 450.0},
         {1: 90.0, 3: 67.5},
         "‖Z‖ =",
-        "The rate is Σ D ż plus the entropy rate, which is negative. Σ D ż weighs the neurons that drift"
-        " up against those that drift down, and the random start decides on how many do which.",
+        _net_law.of_norms(evidence, {1: 600.0, 3: 450.0}),
     )
 
 
@@ -129,8 +129,7 @@ def crossing_times(evidence: Evidence) -> Finding:
         {1: 24.0, 3: 23.0},
         {1: 2.0, 3: 2.0},
         "K =",
-        "As claim 8: a crossing's time inherits the spread of its ‖Z‖, though growth is so fast there"
-        " that the spread in time is the smaller one.",
+        _net_law.of_times(evidence, {1: 24.0, 3: 23.0}),
     )
 
 
@@ -165,8 +164,7 @@ def second_layer(evidence: Evidence) -> Finding:
         discrete=describe(*found["discrete"]),
         continuous=describe(*found["continuous"]),
         verdict=_by_share(found["discrete"][3]),
-        why="The sign at the start is that of Σ D ż, the drift of the mean, which the seed decides;"
-        " the parabola's top belongs to the flow's peak, which it does not.",
+        why=_net_law.of_second(evidence) + ".",
         numbers={name: {"positive": f[0], "peak_norm": f[1]} for name, f in found.items()},
     )
 
@@ -197,8 +195,7 @@ def fourth_layer(evidence: Evidence) -> Finding:
         discrete=describe("discrete"),
         continuous=describe("continuous"),
         verdict=_by_share(share["discrete"]),
-        why="Ten output neurons have ten drifts, and their signs are the seed's: the sum stays"
-        " negative where most of them fall.",
+        why=_net_law.of_fourth(evidence) + ".",
         numbers={"negative_part": negative, "share": share},
     )
 
@@ -241,8 +238,7 @@ def order_of_landmarks(evidence: Evidence) -> Finding:
         discrete=describe(found["discrete"]),
         continuous=describe(found["continuous"]),
         verdict=_by_share(float(found["discrete"].all(1).mean())),
-        why="The entropy minima are intrinsic (claim 5); where the crossings lie beside them is the"
-        " seed's affair (claim 8).",
+        why=_net_law.of_order(evidence) + ". The minima themselves are intrinsic (claim 5).",
         numbers=found,
     )
 
