@@ -27,9 +27,12 @@ def located(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.expanduser(path))
 
 
-def require_file(argument: str, path: str | os.PathLike[str]) -> Path:
-    """Refuse a path at which no file could be written; where it lies."""
+def require_file(argument: str, path: str | os.PathLike[str], *endings: str) -> Path:
+    """Refuse a path at which no file could be written, or of another ending; where it lies."""
     where = located(path)
+    fits = not endings or where.suffix.lower() in endings
+    must = f"name a file that ends in {', '.join(endings)}"
+    require(fits, argument, must, f"it was {os.fspath(path)!r}")
     folder = where.absolute().parent
     require(
         folder.is_dir() and os.access(folder, os.W_OK) and not where.is_dir(),
@@ -38,6 +41,36 @@ def require_file(argument: str, path: str | os.PathLike[str]) -> Path:
         f"it was {os.fspath(path)!r}",
     )
     return where
+
+
+def require_own(argument: str, read: Mapping[str, Path], path: Path, *beside: Path) -> None:
+    """Refuse to write over a file that is ``read``, or that skajax has not written.
+
+    ``path`` is a NetCDF file, and ``beside`` is what is written after it: skajax's if ``path`` is.
+    """
+    own = _is_own(path)
+    for each in (path, *beside):
+        for what, other in read.items():
+            must = f"be another file than {what}, which it would overwrite"
+            same = each.resolve() == other.resolve()
+            require(not same, argument, must, f"it was {os.fspath(each)!r}")
+        require(
+            own or not each.exists() or each.stat().st_size == 0,
+            argument,
+            "overwrite nothing but what skajax has written",
+            f"{os.fspath(each)!r} is something else (name another, or remove that one)",
+        )
+
+
+def _is_own(path: Path) -> bool:
+    """Whether it is a NetCDF file that skajax has written."""
+    import h5netcdf
+
+    try:
+        with h5netcdf.File(path, "r") as file:
+            return str(file.attrs.get("format")).startswith("skajax ")
+    except Exception:  # what is no such file makes the libraries fail in any way
+        return False
 
 
 def require_folder(argument: str, path: str | os.PathLike[str]) -> Path:

@@ -318,6 +318,48 @@ def test_a_study_that_runs(tmp_path, capsys):
     assert "FILE must hold what the figure 'heatmap' is of (run)" in capsys.readouterr().err
 
 
+# What would be overwritten.
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("run --out x.npy --data x.npy", "--out must name a file that ends in .nc"),
+        ("run --out x.csv --data x.csv", "--out must name a file that ends in .nc"),
+        ("run --out ./x.nc --data x.nc", "--out must be another file than the data's file"),
+        ("run --out new.nc --checkpoint new.nc", "--out must be another file than --checkpoint"),
+        ("run --out x.nc", "--out must overwrite nothing but what skajax has written"),
+        ("run run.toml --out x.nc", "--out must be another file than the data's file"),
+        ("run run.nc --out run.nc", "--out must be another file than CONFIG"),
+        ("sweep grid.toml --out lanes", "--out must be another file than the data's file"),
+        ("study separation --out lanes --data lanes/separation.nc --targets y", "the data's file"),
+        ("study separation --out lanes --data iris", "--out must overwrite nothing but"),
+        ("study rules --out lanes", "--out must overwrite nothing but what skajax has written"),
+    ],
+)
+def test_nothing_of_the_users_is_overwritten(line, words, files, capsys):
+    table = "[data]\nfile = '{}'\n[method]\nname = 'euler'\ndt = 0.1\n[run]\nsteps = 2\n"
+    Path("run.toml").write_text(table.format("x.nc"))
+    Path("run.nc").write_text(table.format("x.npy"))
+    Path("grid.toml").write_text(table.format("lanes/sweep.nc") + "[grid]\nseed = [0, 1]\n")
+    Path("lanes").mkdir()
+    for name in ("lanes/sweep.nc", "lanes/separation.nc"):
+        Path(name).write_bytes(Path("x.nc").read_bytes())
+    Path("lanes/rules.md").write_text("mine")
+    before = {path: path.read_bytes() for path in files.rglob("*.*")}
+    assert main([*line.split(), "--quiet"]) == 2
+    assert words in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in files.rglob("*.*")} == before
+
+
+def test_a_run_takes_the_place_of_a_run(files, capsys):
+    for seed in (0, 1):
+        line = ["run", "--out", "new.nc", "--data", "x.npy", "--seed", str(seed), *SMALL]
+        assert main(line) == 0
+        with xr.open_dataset("new.nc", engine="h5netcdf") as run:
+            assert run.attrs["seed"] == seed
+
+
 # What has been written.
 
 

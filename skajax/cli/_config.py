@@ -194,6 +194,12 @@ class Config:
         at = self.at({})
         return {"seed": at.network.seed, "data": at.data.model_dump(exclude_none=True)}
 
+    def files(self) -> dict[str, Path]:
+        """What is read, by what it is."""
+        data = getattr(self.at({}).data, "file", None)
+        found = {"CONFIG": self.file, "the data's file": data and self.folder / located(data)}
+        return {what: located(file) for what, file in found.items() if file is not None}
+
     @property
     def dtype(self) -> str:
         """The precision of the whole run."""

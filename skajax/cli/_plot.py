@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
-FORMATS = ("png", "pdf", "svg")
+FORMATS = (".png", ".pdf", ".svg")
 Figure = Literal[
     "history", "comparison", "ensemble", "output_mean", "flow_against_knowledge",
     "tensor_net_against_knowledge", "phase_portrait", "heatmap", "lagrangian_3d", "step_sizes",
@@ -58,10 +58,8 @@ def plot(
     from skajax.cli._config import precision
     from skajax.cli._info import opened
 
-    path = require_file("out", out)
+    path = require_file("out", out, *FORMATS)
     kind = path.suffix.removeprefix(".").lower()
-    endings = ", ".join("." + name for name in FORMATS)
-    require(kind in FORMATS, "out", f"name a file that ends in {endings}", f"it was {out!r}")
     every = (file, *files)
     with precision("float64"):
         found = {path: opened(path) for path in every}

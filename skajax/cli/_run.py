@@ -33,7 +33,7 @@ def run(
 
     Args:
         config: A TOML file.
-        out: File to write.
+        out: File to write, .nc.
         energy: What the weights descend: Entropy (default), CrossEntropy, SquaredError, Goodness.
         method: How time goes on; without a file, adaptive.
         dt: Step of euler, pipelined and published; without a file, 0.01.
@@ -44,17 +44,19 @@ def run(
         checkpoint: File from which the same command goes on if it is killed.
     """
     import skajax as ska
-    from skajax._files import require_file
+    from skajax._files import located, require_file, require_own
     from skajax._progress import Progress
     from skajax.cli._config import precision
 
-    require_file("out", out)
+    path = require_file("out", out, ".nc")
     if config is None:
         method = method or "adaptive"
         dt = dt if dt is not None or method == "adaptive" else 0.01
         t1 = t1 if t1 is not None or steps is not None else 0.5
     options = {"energy": energy, "method": method, "dt": dt, "rtol": rtol, "atol": atol}
     settings = configured(config, problem, **options, t1=t1, steps=steps)
+    read = settings.files() | ({} if checkpoint is None else {"--checkpoint": located(checkpoint)})
+    require_own("out", read, path)
     with precision(settings.dtype):
         with Progress("run: preparing"):
             arguments = settings.arguments()

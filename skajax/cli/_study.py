@@ -1,6 +1,8 @@
 """``skajax study NAME``: one of the studies, into a folder: its numbers, a table, and a figure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
 from skajax.cli._plot import Figure, drawn
@@ -280,6 +282,7 @@ def _whole(name: str, out: str, **options: Any) -> int:
     """A study with data of its own, which it keeps in the folder by itself."""
     from skajax import study
 
+    _folder(name, out)
     getattr(study, name)(out, **_given(**options))
     return _say(name, out)
 
@@ -293,11 +296,11 @@ def _of_problem(
     figure: Figure | None = None,
 ) -> int:
     """A study of the user's data and network, kept in the folder."""
-    from skajax._files import netcdf, put, require_folder
+    from skajax._files import netcdf, put
     from skajax._version import versions
     from skajax.cli._config import precision
 
-    folder = require_folder("out", out)
+    folder = _folder(name, out, settings.files())
     with precision(settings.dtype):
         data = find(*settings.problem()).assign_attrs(format=f"skajax {name} 1", **versions())
     put(netcdf(data), folder / f"{name}.nc")
@@ -305,6 +308,15 @@ def _of_problem(
     if figure is not None:
         put(drawn(data, figure), folder / f"{name}.png")
     return _say(name, out)
+
+
+def _folder(name: str, out: str, read: Mapping[str, Path] = MappingProxyType({})) -> Path:
+    """The folder, where the study writes over nothing but its own."""
+    from skajax._files import require_folder, require_own
+
+    folder = require_folder("out", out)
+    require_own("out", read, *(folder / f"{name}.{end}" for end in ("nc", "md", "png")))
+    return folder
 
 
 def _say(name: str, out: str) -> int:

@@ -41,7 +41,7 @@ def sweep(
 
     import skajax as ska
     from skajax._checks import require
-    from skajax._files import write_netcdf
+    from skajax._files import located, require_own, write_netcdf
     from skajax.cli._config import precision, read
     from skajax.cli._info import counted
     from skajax.methods._outcome import ENDED, Code
@@ -52,6 +52,8 @@ def sweep(
     require(out is not None or dry, "out", "name a folder to write into", "it was left out")
     settings = read(config)
     require(len(settings.axes) >= 1, "grid", "name at least one axis", f"{config!r} has none")
+    if out is not None:
+        require_own("out", settings.files(), located(out) / RESULT)
     if distributed:
         _join_others()
     with precision(settings.dtype):
