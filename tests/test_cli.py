@@ -64,6 +64,8 @@ def files(tmp_path_factory):
         run.save(folder / f"seed{seed}.nc")
     sweep = {"over": ska.grid(seed=[0, 1]), "store": folder / "lanes"}
     ska.sweep(network, start, x, ska.Euler(0.1), steps=8, **sweep)
+    sweep = {"over": ska.grid(dt=[0.1, 0.2], seed=[0, 1]), "store": folder / "steps"}
+    ska.sweep(network, start, x, lambda dt: ska.Euler(dt), steps=4, **sweep)
     return folder
 
 
@@ -101,6 +103,32 @@ def test_every_figure_of_a_run_is_drawn_and_what_is_of_a_sweep_too(
             assert status == (0 if drawn else 2), (figure, name, capsys.readouterr().err)
             assert out.exists() == drawn
             out.unlink(missing_ok=True)
+
+
+def test_plot_selects_lanes(files, tmp_path, capsys, monkeypatch):
+    lanes, out = str(files / "steps"), str(tmp_path / "figure.png")
+    assert main(["plot", lanes, "--out", out]) == 2
+    assert "of a sweep over dt, choose one: --select dt=...)" in capsys.readouterr().err
+    drawn = []
+    monkeypatch.setattr(ska.plot, "ensemble", lambda data, **_: drawn.append(data) or plt.gca())
+    assert main(["plot", lanes, "--out", out, "--select", "dt=1e-1", "--select", "seed=1"]) == 0
+    (data,) = drawn
+    np.testing.assert_array_equal(
+        data.entropy, ska.load_sweep(lanes).sel(dt=[0.1], seed=[1]).entropy
+    )
+    for choice, why in (
+        (
+            "dt=0.3",
+            r"--select must name a value of dt \(2 values, 0.1, 0.2\), .* nearest is dt=0.2\.",
+        ),
+        ("dt=small", "--select must name a value of dt .* it was 'small'"),
+        ("layer=1", r"--select must be an axis \(dt, seed\) and one of its values"),
+        ("dt", "must name a value"),
+    ):
+        assert main(["plot", lanes, "--out", out, "--select", choice]) == 2
+        assert re.search(why, capsys.readouterr().err)
+    assert main(["plot", str(files / "seed0.nc"), "--out", out, "--select", "dt=0.1"]) == 2
+    assert "Argument --select must be left out with a run" in capsys.readouterr().err
 
 
 def test_plot_explains_what_it_cannot_draw(files, tmp_path, capsys):

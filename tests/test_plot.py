@@ -582,6 +582,15 @@ class TestEnsemble:
             assert legend_texts(by_sweep.get_legend()) == legend_texts(by_vmap.get_legend())
         assert "0.1$" in plot.history(swept, against="K").get_xlabel()
 
+    def test_a_sweep_on_common_times_is_one_too(self, swept):
+        """At the records' own times nothing is interpolated: the same curves."""
+        moved = ska.on_times(swept, swept.t.values.reshape(-1, swept.sizes["record"])[0])
+        for draw in (plot.ensemble, plot.history):
+            axes = [draw(data, "entropy") for data in (swept, moved)]
+            for layer in (1, 2):
+                want, found = (curve(ax, f"layer {layer}") for ax in axes)
+                np.testing.assert_allclose(found.get_data(), want.get_data(), rtol=1e-5)
+
     def test_one_lane_of_a_sweep_is_a_curve(self, runs, swept):
         ax = plot.history(swept.isel(seed=0, half=0))
         assert len(ax.collections) == 0

@@ -130,7 +130,7 @@ def _columns(path: Path, separator: str, data: File) -> tuple[Any, Any]:
     import pandas as pd
 
     frame = pd.read_csv(path, sep=separator)
-    if all(_is_number(name) for name in frame.columns):
+    if all(is_number(name) for name in frame.columns):
         frame = pd.read_csv(path, sep=separator, header=None)
         frame.columns = [str(n) for n in range(1, frame.shape[1] + 1)]
     names = [str(name) for name in frame.columns]
@@ -155,7 +155,7 @@ def _targets(y: Any) -> Any:
     return y if y is None or y.dtype.kind == "f" else y.astype(np.int32)
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
     try:
         float(text)
     except ValueError:

@@ -159,7 +159,7 @@ def _print_store(store: "Store") -> None:
     status, manifest = store.status(), store.manifest
     print(f"{store.given}: a sweep; {counted(status)}, {status.chunks} chunks")
     for name, axis in manifest.axes.items():
-        print(f"  axis {name}: {_in_short(axis)}")
+        print(f"  axis {name}: {in_short(axis)}")
     for name, each in manifest.arguments.items():
         print(f"  {name}: {each.text}")
     for name, value in manifest.attrs.items():
@@ -194,7 +194,7 @@ def _print_run(run: "Trajectory") -> None:
         print(f"layer {peak.layer}: flow {where}")
 
 
-def _in_short(axis: "np.ndarray") -> str:
+def in_short(axis: "np.ndarray") -> str:
     labels = [str(label) for label in axis.tolist()]
     if len(labels) > 8:
         labels = [*labels[:3], "...", labels[-1]]

@@ -1,5 +1,6 @@
 """``skajax plot``: a figure of one or more runs, of a sweep, or of a study, as a file."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,8 @@ STUDIES = {
 """The figure of what each study has found."""
 FIRST = {"invariance": ("rule",), "work_precision": ("T", "scale")}
 """Of what a figure shows one of, the axes of which it takes the first."""
+OF_A_LANE = ("record", "time", "layer", "output")
+"""What is no axis of a sweep."""
 OF_A_RUN = ("heatmap", "lagrangian_3d", "step_sizes", "net_phases", "overview")
 """What is drawn of one run, and not of a sweep."""
 
@@ -30,6 +33,7 @@ def plot(
     figure: Figure | None = None,
     observable: str | None = None,
     against: Literal["time", "K"] | None = None,
+    select: list[str] | None = None,
 ) -> int:
     """A figure of a run, of several, of a sweep or of a study.
 
@@ -41,6 +45,7 @@ def plot(
         skajax plot run.nc --out heat.pdf --figure heatmap --observable entropy
         skajax plot euler.nc adaptive.nc --out both.svg --observable entropy
         skajax plot lanes --out bands.png
+        skajax plot lanes --out bands.png --select dt=0.01
 
     Args:
         file: A run's file, a sweep's folder or file, or a study's.
@@ -49,6 +54,7 @@ def plot(
         figure: Which of skajax.plot.
         observable: Of what (default flow_norm).
         against: The axis below: time, or the paper's passes K.
+        select: Of a sweep or a study, one value of an axis, such as dt=0.01; for each axis once.
     """
     import inspect
 
@@ -63,6 +69,7 @@ def plot(
     every = (file, *files)
     with precision("float64"):
         found = {path: opened(path) for path in every}
+    found = {path: selected(each, select or []) for path, each in found.items()}
     holds = {path: _held(each) for path, each in found.items()}
     usual = STUDIES.get(holds[file], {"run": "history"}.get(holds[file], "ensemble"))
     name = figure or ("comparison" if len(every) > 1 else usual)
@@ -88,6 +95,37 @@ def plot(
     write_whole(content, path)
     print(f"{out}: {name} of {', '.join(every)}")
     return 0
+
+
+def selected(data: Any, choices: Sequence[str]) -> Any:
+    """Of a dataset, those lanes that the choices "axis=value" are of."""
+    import numpy as np
+
+    from skajax._checks import require
+    from skajax.cli._data import is_number
+    from skajax.cli._info import in_short
+    from skajax.cli._words import nearest
+    from skajax.trajectory import Trajectory
+
+    for choice in choices:
+        one = isinstance(data, Trajectory)
+        require(not one, "select", "be left out with a run", "it was given")
+        axes = [str(dim) for dim in data.dims if dim in data.coords and dim not in OF_A_LANE]
+        axis, _, value = choice.partition("=")
+        must = f"be an axis ({', '.join(axes)}) and one of its values, such as dt=0.01"
+        require(axis in axes, "select", must, f"it was {choice!r}")
+        labels = data[axis].values
+        if labels.dtype.kind in "fiu" and is_number(value):
+            near = int(np.argmin(np.abs(labels - float(value))))
+            fits = bool(np.isclose(labels[near], float(value), rtol=1e-6, atol=0))
+            but = f"it was {choice!r}; the nearest is {axis}={labels[near]:g}"
+        else:
+            names = [str(label) for label in labels]
+            fits, but = value in names, nearest(value, names)
+            near = names.index(value) if fits else 0
+        require(fits, "select", f"name a value of {axis} ({in_short(labels)})", but)
+        data = data.isel({axis: [near]})
+    return data
 
 
 def drawn(what: Any, figure: str, kind: str = "png", **options: Any) -> bytes:

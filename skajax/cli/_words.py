@@ -99,4 +99,6 @@ def as_typed(error: BaseException, command: Callable[..., Any]) -> str:
     first = next(iter(names.values()))
     file = first if first in ("PATH", "FILE") else "--out"
     names = {"path": file, "store": file, "runs": first, "run": first, "y": "--targets"} | names
+    if "select" in names:
+        text = re.sub(r"data\.sel\((\w+)=\.\.\.\)", r"--select \1=...", text)
     return re.sub(r"^Argument (\w+) ", lambda m: f"Argument {names.get(m[1], m[1])} ", text)

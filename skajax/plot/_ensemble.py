@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     import xarray
 
 Runs: TypeAlias = Union[Trajectory, "xarray.Dataset"]
-"""A run; or an ensemble: runs by ``jax.vmap``, or a dataset of ``skajax.sweep``, of any axes."""
+"""A run; or an ensemble: runs by ``jax.vmap``, or a dataset of ``skajax.sweep``, of any axes,
+on its own times or those of ``skajax.on_times``."""
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _OUTER, _INNER = 0.16, 0.28
@@ -54,10 +55,12 @@ def read(runs: Runs, observable: str, argument: str = "runs") -> Curves:
 
 
 def _of_sweep(data: "xarray.Dataset", observable: str, argument: str) -> Curves:
+    if "time" in getattr(data, "dims", ()) and "record" not in data.dims:  # of ska.on_times
+        data = data.rename_dims(time="record").rename_vars(time="t")
     require(
         {"t", "outcome_code", observable} <= set(getattr(data, "variables", ())),
         argument,
-        "be a run, a batch of runs or a sweep's dataset",
+        f"be a run, a batch of runs or a sweep's dataset, with t, outcome_code and {observable}",
         f"it was {type(data).__name__}",
     )
     rest = ("record", "output" if observable == "output_mean" else "layer")
