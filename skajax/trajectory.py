@@ -219,7 +219,10 @@ class Trajectory(Summarised, eqx.Module):
         return solution.state(min(time, end))
 
     def summary(self) -> Summary:
-        """The method, the end, the cost; when each layer's flow was largest, and what entropy is left."""
+        """The method, the end, the cost; when each layer's flow was largest, and what entropy is left.
+
+        ``> 0.5``: it was still rising at the end, t = 0.5; ``0 (start)``: it fell from the start.
+        """
         told = {name.removeprefix("controller_"): value for name, value in self.parameters.items()}
         told = {
             name: value for name, value in told.items() if name in _TOLD or name in self.parameters
@@ -238,14 +241,17 @@ class Trajectory(Summarised, eqx.Module):
             return Summary((method, ended, *cost))
         ended = f"{counted(np.asarray(len(self.t)), 'record')}, {self.outcome}"
         rows = [numbered(len(self.network.rows))]
-        if "flow_norm" in self.records and len(self.t):
-            t = np.asarray(self.t)[np.argmax(np.asarray(self.flow_norm), axis=0)]
-            rows.append(per_layer("flow largest at t", t))
+        unseen = ()
+        if "flow_norm" in self.records and len(self.t) > 1:  # one record alone has no largest
+            t = np.asarray(self.t)
+            largest = np.argmax(np.asarray(self.flow_norm), axis=0)
+            rows.append(("flow largest at t", *(_peak_time(t, k) for k in largest.tolist())))
+            unseen = _unseen(t, largest)
         if "entropy" in self.records and len(self.t):
             H = np.asarray(self.entropy)
             left = np.divide(H[-1], H[0], out=np.full(H.shape[1], np.nan), where=H[0] > 0)
             rows.append(per_layer("entropy left", left, "{:.3g}"))
-        return Summary((method, ended, *cost), tuple(rows) if len(rows) > 1 else ())
+        return Summary((method, ended, *cost, *unseen), tuple(rows) if len(rows) > 1 else ())
 
     def to_dataset(
         self,
@@ -438,6 +444,23 @@ def _range(value: Any) -> str:
     """A number; of many lanes, from the least to the most."""
     low, high = float(np.min(value)), float(np.max(value))
     return f"{low:.6g}" if low == high else f"{low:.6g} to {high:.6g}"
+
+
+def _peak_time(t: np.ndarray, k: int) -> str:
+    """When a layer's flow was largest; at an edge of the run, only on which side of it the peak may lie."""
+    if 0 < k < len(t) - 1:
+        return f"{t[k]:.4g}"
+    return f"> {t[k]:.4g}" if k else f"{t[k]:.4g} (start)"
+
+
+def _unseen(t: np.ndarray, largest: np.ndarray) -> tuple[str, ...]:
+    """A sentence where no layer's flow has its largest value within the run."""
+    if ((largest > 0) & (largest < len(t) - 1)).any():
+        return ()
+    told = "no layer's flow has peaked within the run"
+    if (largest > 0).any():
+        told += ": a later t1 shows when (skajax.timescales.predict foresees it)"
+    return (told,)
 
 
 def scalars(outcome: Outcome, parameters: Mapping[str, Any], stats: Stats) -> dict[str, Any]:

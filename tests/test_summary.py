@@ -56,6 +56,21 @@ def test_the_published_rule_says_why_its_end_lies_a_step_before():
     ).outcome) == told  # fmt: skip
 
 
+def test_a_peak_at_an_edge_of_the_run_is_told_as_one():
+    run = ska.simulate(NETWORK, WEIGHTS, X, ska.Euler(0.1), steps=3, observe=("flow_norm",))
+    told = lambda *flows: str(run.replace(flow_norm=jnp.array(flows).T)).splitlines()
+    rising, falling, peaked = [1.0, 2.0, 3.0, 4.0], [4.0, 3.0, 2.0, 1.0], [1.0, 4.0, 3.0, 2.0]
+    row = lambda lines: re.split(r"\s{2,}", lines[-1])
+    assert row(told(rising, peaked)) == ["flow largest at t", "> 0.3", "0.1"]
+    assert row(told(falling, peaked)) == ["flow largest at t", "0 (start)", "0.1"]
+    none = "no layer's flow has peaked within the run"
+    assert not any(none in line for line in told(rising, peaked))
+    assert told(falling, falling)[-3] == none
+    assert told(falling, rising)[-3].startswith(none + ": a later t1 shows when")
+    alone = run.replace(t=run.t[-1:], flow_norm=run.flow_norm[-1:])  # nothing to compare with
+    assert "flow largest" not in str(alone)
+
+
 def test_what_was_not_observed_is_not_told():
     run = ska.simulate(NETWORK, WEIGHTS, X, ska.Euler(0.1), steps=3, observe=())
     assert len(str(run).splitlines()) == 3
