@@ -65,6 +65,11 @@ class Motion(NamedTuple):
     """Ḋ = D' ż."""
 
 
+def _stack(items: Any) -> Any:
+    """Layers, stages and routes as one tuple; what is no sequence of them, for the check, as it is."""
+    return tuple(flat(items)) if isinstance(items, tuple | list) else items
+
+
 class Network(eqx.Module):
     """Layers l = 1..L: z^(l) = knowledge(weights^(l), x^(l)), D^(l) = decide(z^(l)), x^(l+1) = D^(l).
 
@@ -74,18 +79,34 @@ class Network(eqx.Module):
     it is made of.
     """
 
-    layers: tuple[Any, ...] = eqx.field(
-        converter=lambda items: tuple(flat(items)) if isinstance(items, tuple) else items
-    )
+    layers: tuple[Any, ...] = eqx.field(converter=_stack)
 
     def __check_init__(self) -> None:
         """Refuse what is no stack of layers."""
+        for place, layer in enumerate(self.layers if isinstance(self.layers, tuple) else ()):
+            require(
+                not isinstance(layer, type),
+                "layers",
+                "hold layers and stages themselves",
+                lambda place=place, layer=layer: (
+                    f"layers[{place}] was the class {layer.__name__} ({layer.__name__}(...) makes one of it)"
+                ),
+            )
+            require(
+                _has_hash(layer),
+                "layers",
+                "be hashable: of @dataclass(frozen=True), with numbers, text and tuples for fields; or an"
+                " equinox.Module, for a layer with arrays of its own",
+                lambda place=place, layer=layer: (
+                    f"layers[{place}] ({type(layer).__name__}) was not"
+                ),
+            )
         require(
             isinstance(self.layers, tuple)
             and any(isinstance(layer, Layer) for layer in self.layers)
             and all(isinstance(layer, Layer | Stage | Route) for layer in self.layers),
             "layers",
-            "be a tuple of layers (with init and knowledge) and stages (init and apply), of which at"
+            "be a tuple or list of layers (with init and knowledge) and stages (init and apply), of which at"
             " least one is a layer",
             f"it was {self.layers!r}",
         )
@@ -126,6 +147,7 @@ class Network(eqx.Module):
         for place, layer in enumerate(self.layers):
             with _placed(place, layer):
                 made = layer.init(jax.random.fold_in(key, place), below)
+                _check_made(made)
                 weights.append(made if jax.tree.leaves(made) else nothing(x.dtype))
                 held, below = outputs(layer, weights[-1], held, below)
         return tuple(weights)
@@ -258,6 +280,15 @@ class Network(eqx.Module):
         return Network(tuple(running(layer) for layer in self.layers))
 
 
+def _has_hash(layer: Any) -> bool:
+    """Whether it can be static under jit, but for its own arrays, which are traced."""
+    try:
+        hash(tuple(a for a in jax.tree.leaves(layer) if not isinstance(a, jax.Array | np.ndarray)))
+    except TypeError:
+        return False
+    return True
+
+
 class _placed:
     """Adds the layer's place in the network to what it complains about."""
 
@@ -305,9 +336,41 @@ def outputs(layer: Any, weights: Any, held: tuple[Any, ...], below: Any) -> tupl
     def read(weights: Any, below: Any) -> Any:
         if not learns(layer):
             return layer.apply(weights, below)
-        return decide(layer, layer.knowledge(weights, inputs_of(layer, weights, below)))
+        z = layer.knowledge(weights, inputs_of(layer, weights, below))
+        _check_knowledge(z, below.shape[0])
+        return decide(layer, z)
 
     return held, jax.eval_shape(read, weights, below)
+
+
+def _check_made(made: Any) -> None:
+    """Refuse weights of ``init`` that cannot move."""
+    for leaf in jax.tree.leaves(made):
+        dtype = getattr(leaf, "dtype", None)
+        require(
+            isinstance(leaf, float) if dtype is None else jnp.issubdtype(dtype, jnp.floating),
+            "weights",
+            "be floating-point arrays, which can move",
+            f"init made some of type {type(leaf).__name__ if dtype is None else dtype}",
+        )
+
+
+def _check_knowledge(z: Any, samples: int) -> None:
+    """Refuse knowledge that is no array with one entry for each sample in front."""
+    shape, dtype = getattr(z, "shape", ()), getattr(z, "dtype", None)
+    kind = type(z).__name__ if dtype is None else f"array of dtype {dtype}"
+    require(
+        dtype is not None and jnp.issubdtype(dtype, jnp.floating),
+        "knowledge",
+        "be one floating-point array",
+        f"it was {'None' if z is None else kind}",
+    )
+    require(
+        shape[:1] == (samples,),
+        "knowledge",
+        f"have the batch's {samples} samples in front",
+        f"its shape was {shape}",
+    )
 
 
 def mlp(

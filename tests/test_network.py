@@ -1,6 +1,8 @@
 """Networks: what init draws, what forward computes, and what cannot be one."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -115,6 +117,39 @@ def test_matrix_products_are_exact_by_default():
     assert ska.mlp([2]).layers[0].precision == "highest"
 
 
+class Linear:
+    """z = f(x W)."""
+
+    of, dtype = staticmethod(lambda z: z), jnp.float32
+
+    def init(self, key, x):
+        return jnp.zeros((x.shape[1], 4), self.dtype)
+
+    def knowledge(self, weights, x):
+        return self.of(x @ weights.astype(x.dtype))
+
+
+@dataclasses.dataclass
+class Thawed(Linear):
+    """One that could change, and so has no hash."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Own(Linear):
+    """One with f and the weights' type of the user's."""
+
+    of: Callable = lambda z: z
+    dtype: Any = jnp.float32
+
+
+def own(of, **fields):
+    return ska.Network((ska.Dense(3), Own(of, **fields))).init(KEY, jnp.ones((20, 2), jnp.float32))
+
+
+def test_a_list_of_layers_is_a_stack():
+    assert ska.Network([ska.Dense(3), ska.Dense(2)]) == ska.mlp([3, 2])
+
+
 BAD = {
     "no widths": (lambda: ska.mlp([]), "widths", "at least one", "[]"),
     "one number": (lambda: ska.mlp(5), "widths", "sequence", "5"),
@@ -130,7 +165,47 @@ BAD = {
     "bias inf": (lambda: ska.mlp([3], bias=float("inf")), "bias", "finite", "inf"),
     "precision": (lambda: ska.mlp([3], precision="low"), "precision", "'highest'", "'low'"),
     "no layers": (lambda: ska.Network(()), "layers", "at least one", "()"),
-    "a list of layers": (lambda: ska.Network([ska.Dense(3)]), "layers", "tuple", "[Dense"),
+    "a layer alone": (lambda: ska.Network(ska.Dense(3)), "layers", "tuple", "Dense("),
+    "a class": (
+        lambda: ska.Network((ska.Dense(3), ska.Dense)),
+        "layers",
+        "themselves",
+        "layers[1] was the class Dense (Dense(...)",
+    ),
+    "a layer without a hash": (
+        lambda: ska.Network((Thawed(),)),
+        "layers",
+        "@dataclass(frozen=True)",
+        "layers[0] (Thawed) was not",
+    ),
+    "one within another": (
+        lambda: ska.Network((ska.Paced(Thawed(), 2.0),)),
+        "layers",
+        "@dataclass(frozen=True)",
+        "layers[0] (Paced) was not",
+    ),
+    "fewer samples": (lambda: own(lambda z: z[:5]), "knowledge", "20 samples in front", "(5, 4)"),
+    "a mean over samples": (
+        lambda: own(lambda z: z.mean(0)),
+        "knowledge",
+        "20 samples in front",
+        "(4,) (layers[1] (Own) of the network)",
+    ),
+    "a sum": (lambda: own(lambda z: z.sum()), "knowledge", "20 samples in front", "()"),
+    "no knowledge": (
+        lambda: own(lambda z: None),
+        "knowledge",
+        "floating-point array",
+        "None (layers[1] (Own) of the network)",
+    ),
+    "two arrays": (lambda: own(lambda z: (z, z)), "knowledge", "one floating", "tuple"),
+    "whole knowledge": (lambda: own(lambda z: z.astype(int)), "knowledge", "floating", "int"),
+    "whole weights": (
+        lambda: own(lambda z: z, dtype=int),
+        "weights",
+        "floating-point",
+        "init made some of type int32 (layers[1] (Own) of the network)",
+    ),
     "numbers for layers": (lambda: ska.Network((3, 2)), "layers", "layer", "(3, 2)"),
     "labels": (lambda: ska.mlp([3]).init(KEY, np.arange(4)), "x", "floating-point", "int"),
     "one sample": (
