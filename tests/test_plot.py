@@ -10,7 +10,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex, to_rgb
-from mpl_toolkits.mplot3d import Axes3D
 
 import skajax as ska
 from skajax import landmarks, plot
@@ -102,7 +101,6 @@ ONE = {
     "heatmap": plot.heatmap,
     "output_mean": plot.output_mean,
     "phase_portrait": plot.phase_portrait,
-    "lagrangian_3d": plot.lagrangian_3d,
 }
 PANELS = {
     "flow_against_knowledge": plot.flow_against_knowledge,
@@ -140,11 +138,13 @@ def test_public_names():
         *("STYLE", "animate", "attention", "comparison", "convergence", "ensemble"),
         *("families", "flow_against_knowledge", "graph", "heatmap", "history", "invariance"),
         *(
-            "lagrangian_3d",
+            "costs",
             "maps",
+            "net_phases",
             "output_mean",
             "overview",
             "phase_portrait",
+            "precision",
             "predicted_times",
             "rules",
             "separation",
@@ -173,8 +173,7 @@ def test_figures_of_ones_own_look_as_these_do(run):
 class TestAxes:
     @pytest.mark.parametrize("name", ONE)
     def test_one_axes_given_is_returned(self, run, name):
-        kind = {"projection": "3d"} if name == "lagrangian_3d" else {}
-        figure, ax = plt.subplots(subplot_kw=kind, layout="constrained")
+        figure, ax = plt.subplots(layout="constrained")
         assert ONE[name](run, ax=ax) is ax
         lay_out()
         assert plt.get_fignums() == [figure.number]
@@ -287,6 +286,24 @@ class TestHistory:
     def test_signed_quantities_have_a_zero_line(self, run, observable):
         lines = plot.history(run, observable).lines
         assert any(np.all(np.asarray(line.get_ydata()) == 0) for line in lines)
+
+    def test_crossings_have_an_edge_in_their_layers_colour(self, run):
+        ax = plot.history(run, "tensor_net_rate")
+        for f in landmarks.crossings(run):
+            (mark,) = [
+                line for line in ax.lines
+                if line.get_linestyle() == "None" and np.any(np.isclose(line.get_xdata(), f.t, rtol=1e-12))
+            ]  # fmt: skip
+            assert to_hex(mark.get_markeredgecolor()) == _style.layer_colour(f.layer, 3).lower()
+        assert legend_texts(ax.get_legend()).count(_style.CROSSING.text) == 1
+
+    def test_a_second_run_on_the_same_axes_is_told_apart(self, run, short_run):
+        ax = plot.history(run)
+        plot.history(short_run, ax=ax)
+        first, second = curve(ax, "layer 2"), curve(ax, "layer 2, run 2")
+        assert first.get_alpha() is None and second.get_alpha() == 0.5
+        assert first.get_color() == second.get_color()
+        assert "layer 3, run 2" in legend_texts(ax.get_legend())
 
     def test_one_record_is_visible(self, run):
         line = curve(plot.history(resized(run, 1, 1), "entropy"), "layer 1")
@@ -522,20 +539,6 @@ def test_output_mean(run):
     plot.output_mean(resized(run, 12, 3))
 
 
-def test_lagrangian_3d(run):
-    ax = plot.lagrangian_3d(run)
-    assert isinstance(ax, Axes3D)
-    curves = [line for line in ax.lines if line.get_linewidth() == _style.LINE_WIDTH]
-    for layer, line in enumerate(curves, 1):
-        t, place, height = line.get_data_3d()
-        np.testing.assert_array_equal(t, np.asarray(run.t, float))
-        assert np.all(np.asarray(place) == layer)
-        np.testing.assert_array_equal(height, np.asarray(run.lagrangian, float)[:, layer - 1])
-    assert len(curves) == 3
-    assert "nat/time" in ax.get_zlabel()
-    assert r"10^{" in ax.get_zlabel()
-
-
 class TestEnsemble:
     @pytest.mark.parametrize("observable", ["flow_norm", "tensor_net_rate", "alignment"])
     def test_median_and_bands(self, runs, observable):
@@ -687,13 +690,10 @@ class TestConvergence:
 
 class TestColours:
     def test_a_layer_is_the_same_in_every_figure(self, run, runs):
-        three = plot.lagrangian_3d(run)
-        in_space = [line for line in three.lines if line.get_linewidth() == _style.LINE_WIDTH]
         figures = [plot.history(run), plot.history(run, "entropy"), plot.phase_portrait(run)]
         titles = plot.flow_against_knowledge(run)
         for layer in (1, 2, 3):
             lines = [curve(ax, f"layer {layer}") for ax in (*figures, plot.ensemble(runs))]
-            lines.append(in_space[layer - 1])
             assert {to_hex(line.get_color()) for line in lines} == {
                 _style.layer_colour(layer, 3).lower()
             }
@@ -748,10 +748,9 @@ def lab(colour, sight):
 
 
 class TestRefusals:
-    @pytest.mark.parametrize("name", ["heatmap", "lagrangian_3d"])
-    def test_a_batch_where_one_run_is_wanted(self, runs, name):
+    def test_a_batch_where_one_run_is_wanted(self, runs):
         with pytest.raises(ValueError, match=r"Argument runs?.* must be one run, but .*\(5, 39\)"):
-            ONE[name](runs)
+            plot.heatmap(runs)
 
     def test_one_run_where_a_batch_is_wanted(self, run):
         with pytest.raises(ValueError, match="Argument runs must be a batch of runs"):
@@ -809,11 +808,6 @@ class TestRefusals:
         axes = [plt.figure().add_subplot() for _ in range(3)]
         with pytest.raises(ValueError, match="Argument axes must share a figure"):
             plot.flow_against_knowledge(run, axes=axes)
-
-    def test_flat_axes_for_space(self, run):
-        _, ax = plt.subplots()
-        with pytest.raises(ValueError, match="Argument ax must be three-dimensional"):
-            plot.lagrangian_3d(run, ax=ax)
 
 
 class TestStepSizes:

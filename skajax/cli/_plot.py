@@ -7,7 +7,7 @@ from typing import Any, Literal
 FORMATS = (".png", ".pdf", ".svg")
 Figure = Literal[
     "history", "comparison", "ensemble", "output_mean", "flow_against_knowledge",
-    "tensor_net_against_knowledge", "phase_portrait", "heatmap", "lagrangian_3d", "step_sizes",
+    "tensor_net_against_knowledge", "phase_portrait", "heatmap", "step_sizes",
     "net_phases", "overview", "families", "invariance", "precision", "predicted_times", "rules", "separation",
     "work_precision",
 ]  # fmt: skip
@@ -21,7 +21,7 @@ FIRST = {"invariance": ("rule",), "work_precision": ("T", "scale")}
 """Of what a figure shows one of, the axes of which it takes the first."""
 OF_A_LANE = ("record", "time", "layer", "output")
 """What is no axis of a sweep."""
-OF_A_RUN = ("heatmap", "lagrangian_3d", "step_sizes", "net_phases", "overview")
+OF_A_RUN = ("heatmap", "step_sizes", "net_phases", "overview")
 """What is drawn of one run, and not of a sweep."""
 
 

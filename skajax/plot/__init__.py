@@ -39,7 +39,7 @@ from skajax.plot._rules import rules
 from skajax.plot._separation import separation
 from skajax.plot._steps import step_sizes
 from skajax.plot._style import STYLE
-from skajax.plot._surface import heatmap, lagrangian_3d
+from skajax.plot._surface import heatmap
 from skajax.plot._work_precision import work_precision
 
 __all__ = [
@@ -56,7 +56,6 @@ __all__ = [
     "heatmap",
     "history",
     "invariance",
-    "lagrangian_3d",
     "maps",
     "net_phases",
     "output_mean",

@@ -127,9 +127,15 @@ def zero_line(ax: Axes) -> None:
     ax.axhline(0, color=GREY, linewidth=0.8, zorder=1)
 
 
-def draw_marks(ax: Axes, mark: Mark, points: Iterable[tuple[float, float, bool]]) -> None:
-    """Landmarks at (x, y), filled if they are interior to the run, and hollow if at its edge."""
+def draw_marks(
+    ax: Axes, mark: Mark, points: Iterable[tuple[float, float, bool]], edge: str = "white"
+) -> None:
+    """Landmarks at (x, y), filled if they are interior to the run, and hollow if at its edge.
+
+    A legend lists each kind once. ``edge`` is the colour around the filled ones.
+    """
     points = list(points)
+    known = {line.get_label() for line in ax.lines}
     for interior, text in ((True, mark.text), (False, f"{mark.text},\nat the run's edge")):
         chosen = [(x, y) for x, y, inside in points if inside == interior]
         if chosen:
@@ -137,13 +143,13 @@ def draw_marks(ax: Axes, mark: Mark, points: Iterable[tuple[float, float, bool]]
             ax.plot(
                 x,
                 y,
-                label=text,
+                label="_" if text in known else text,
                 linestyle="",
                 marker=mark.marker,
                 markersize=mark.size,
                 markerfacecolor=mark.colour if interior else "white",
-                markeredgecolor="white" if interior else mark.colour,
-                markeredgewidth=0.9 if interior else 1.6,
+                markeredgecolor=edge if interior else mark.colour,
+                markeredgewidth=0.9 if interior and edge == "white" else 1.6,
                 zorder=6,
                 clip_on=False,
             )

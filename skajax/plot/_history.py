@@ -64,7 +64,9 @@ def history(
 
     Landmarks that are read off the observable are marked, and no others: triangles at the peaks of
     the flow, red dots at the minima of the entropy rate, and green diamonds where a Tensor Net
-    crosses zero. An extremum in the run's first or last record is hollow: there is none within.
+    crosses zero, with an edge in their layer's colour. An extremum in the run's first or last record is
+    hollow: there is none within. A second run on the same axes is paler, and the legend counts: "layer
+    1, run 2"; runs with names have :func:`comparison`.
 
     Of an ensemble (runs by ``jax.vmap``, or a dataset of ``skajax.sweep``), each layer's median over
     the runs and bands from 25 to 75 % and, fainter, from 5 to 95 % of them, at each time, without
@@ -139,14 +141,20 @@ def _curves(run: Runs, observable: str, against: str, ax: Axes, *, narrow: bool 
     layers = found.values.shape[-1]
     if what.signed:
         zero_line(ax)
+    before = sum(str(line.get_label()).split(",")[0] == "layer 1" for line in ax.lines)
+    again = f", run {before + 1}" if before else ""
     for layer in range(1, layers + 1):
         style = layer_line(layer, layers, len(t))
-        draw(ax, x, found.values[..., layer - 1], label=f"layer {layer}", **style)
+        style |= {"alpha": 0.5**before} if before else {}
+        draw(ax, x, found.values[..., layer - 1], label=f"layer {layer}{again}", **style)
     if observable in LANDMARKS and isinstance(run, Trajectory) and not is_ensemble(run):
         mark, find = LANDMARKS[observable]
         marked = find(one_run(run), observable)
-        points = ((f.t if against == "time" else f.K, f.value, f.interior) for f in marked)
-        draw_marks(ax, mark, points)
+        for layer in range(1, layers + 1):
+            here = [f for f in marked if f.layer == layer]
+            points = ((f.t if against == "time" else f.K, f.value, f.interior) for f in here)
+            edge = layer_colour(layer, layers) if mark is CROSSING else "white"
+            draw_marks(ax, mark, points, edge)
     ax.margins(x=0.02)
     passes = rf"pass $K = 1 + t / \Delta t$,  $\Delta t = {dt:.4g}$"
     ax.set(xlabel=TIME if against == "time" else passes, ylabel=label(what, narrow=narrow))

@@ -1,16 +1,10 @@
-"""Layers beside time: heat maps, and the Lagrangian in three dimensions."""
+"""Layers beside time: heat maps."""
 
-from typing import cast
-
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from mpl_toolkits.mplot3d import Axes3D
-from mpl_toolkits.mplot3d.art3d import Poly3DCollection
+from matplotlib.lines import Line2D
 
-from skajax._checks import require
 from skajax._types import Float
-from skajax.observables import BY_NAME
 from skajax.plot._axes import (
     TIME,
     colour_bar,
@@ -23,7 +17,7 @@ from skajax.plot._axes import (
 )
 from skajax.plot._history import LANDMARKS
 from skajax.plot._read import check_observable, one_run, series, times
-from skajax.plot._style import INK, MAGNITUDE, SIGNED, layer_colour, layer_line
+from skajax.plot._style import INK, MAGNITUDE, SIGNED
 from skajax.trajectory import Trajectory
 
 _NAMED = 12
@@ -71,14 +65,18 @@ def heatmap(
         rasterized=True,
     )
     ax.hlines(rows[1:-1], edges[0], edges[-1], color="white", linewidth=2)
+    key = []
     if signed and layers <= _NAMED:
         for layer, row in enumerate(drawn.T, 1):
             _write_signs(ax, t, row / top, layer)
+        key.append(
+            Line2D([], [], color=INK, marker=r"$\pm$", linestyle="", label="sign of a stretch")
+        )
     if observable in LANDMARKS:
         mark, find = LANDMARKS[observable]
         found = find(run, observable)
         draw_marks(ax, mark, [(f.t, float(f.layer), f.interior) for f in found])
-        legend_above(ax, named(ax))
+    legend_above(ax, [*named(ax), *key])
     ax.set(xlabel=TIME, ylim=(layers + 0.5, 0.5))
     shown = np.arange(1, layers + 1, -(-layers // _NAMED))
     most = ["" for _ in shown]
@@ -122,45 +120,3 @@ def _write_signs(
             style = {"ha": "center", "va": "center", "fontweight": "bold", "clip_on": True}
             sign = "+" if value > 0 else "−"
             ax.text(centre, layer - 0.27, sign, fontdict={"color": colour, **style})
-
-
-def lagrangian_3d(run: Trajectory, *, ax: Axes | None = None) -> Axes3D:
-    """The Lagrangian L = -Σ z D' ż (eq. 14), nats per time, over time and layer.
-
-    ``ax``, if given, must be three-dimensional: ``plt.subplot(projection="3d")``. In the plane, it
-    is ``history(run, "lagrangian")``.
-    """
-    run = one_run(run)
-    require(
-        ax is None or isinstance(ax, Axes3D),
-        "ax",
-        'be three-dimensional axes, as plt.subplot(projection="3d") makes them',
-        f"it was {ax!r}",
-    )
-    if ax is None:
-        style = {"figsize": (6.4, 5.0), "layout": "constrained"}
-        _, ax = plt.subplots(subplot_kw={"projection": "3d"}, **style)
-    ax = cast(Axes3D, ax)
-    t, values = times(run), series(run, "lagrangian")
-    layers = values.shape[1]
-    for layer, curve in enumerate(values.T, 1):
-        place = np.full(len(t), float(layer))
-        ax.plot(t, place, curve, **layer_line(layer, layers, len(t)))
-        # A curtain from the curve up to zero, in the plane of its layer.
-        wall = np.column_stack([t, place, curve])
-        wall = np.concatenate([wall[:1] * [1, 1, 0], wall, wall[-1:] * [1, 1, 0]])
-        colour = layer_colour(layer, layers)
-        ax.plot(t, place, 0 * t, color=colour, linewidth=0.6)
-        ax.add_collection3d(Poly3DCollection([wall], facecolor=colour, linewidth=0, alpha=0.18))
-    power = int(np.floor(np.log10(np.abs(values).max() or 1.0)))
-    what = BY_NAME["lagrangian"]
-    ax.set(
-        xlabel=TIME,
-        ylabel="layer",
-        zlabel=f"{what.label} {what.symbol} ($10^{{{power}}}$ {what.unit})",
-    )
-    ax.zaxis.set_major_formatter(lambda z, _: f"{z / 10.0**power:g}".replace("-", "−"))
-    ax.set_yticks(np.arange(1, layers + 1, -(-layers // 8)))
-    ax.view_init(elev=22, azim=-58)
-    ax.set_box_aspect((1.2, 1.2, 0.9))
-    return ax

@@ -4,6 +4,7 @@ from skajax._extras import take
 
 take("skajax.study", "study", "matplotlib")
 take("skajax.study", "study", "networkx")
+take("skajax.study", "study", "markdown_it")
 
 from skajax.study.architectures import architectures
 from skajax.study.claims import CLAIMS, Claim, Finding, Verdict

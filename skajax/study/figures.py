@@ -13,7 +13,25 @@ from skajax._progress import each
 from skajax.study.claims._claim import distance
 from skajax.study.experiments import STEPS, Evidence, T
 
-__all__ = ["draw"]
+__all__ = ["BESIDE", "draw"]
+
+BESIDE = {
+    1: ("figure_1_entropy", "convergence"),
+    2: ("figure_2_cosine",),
+    4: ("knowledge_history",),
+    5: ("figure_4_flow", "flow_ensemble"),
+    6: ("figure_3_flow_against_knowledge",),
+    8: ("figure_5_tensor_net_against_knowledge", "tensor_net_ensemble"),
+    10: ("figure_6_tensor_net",),
+    14: ("lagrangian",),
+    18: ("weight_history",),
+    19: ("output_activation",),
+}
+"""Which figures stand beside which claims."""
+
+_PER_STEP = (
+    "per time, over time; the paper: per step, which is η times that, over the passes K = 1 + t / η"
+)
 
 
 def draw(evidence: Evidence, folder: Path, format: str = "png") -> Iterator[Path]:
@@ -39,11 +57,12 @@ def _figures(evidence: Evidence) -> dict[str, tuple[str, Callable[[], object]]]:
     here = "published rule, η = 0.01, K = 50, seed 0"
     return {
         "figure_1_entropy": (
-            "Figure 1: entropy rate at fixed η K = 0.5, published rule",
+            f"Figure 1: entropy rate at fixed η K = 0.5, published rule\n{_PER_STEP}, over K",
             lambda: plot.comparison(published, "entropy_rate", reference=limit),
         ),
         "figure_2_cosine": (
-            "Figure 2: cosine alignment at fixed η K = 0.5, published rule",
+            "Figure 2: cosine alignment at fixed η K = 0.5, published rule\nover time; the paper: over the"
+            " passes K. Near layer 2's trough small errors in time are large ones in the cosine",
             lambda: plot.comparison(published, "alignment", reference=limit),
         ),
         "figure_3_flow_against_knowledge": (
@@ -55,11 +74,11 @@ def _figures(evidence: Evidence) -> dict[str, tuple[str, Callable[[], object]]]:
             lambda: plot.history(run, "flow_norm", against="K"),
         ),
         "figure_5_tensor_net_against_knowledge": (
-            f"Figure 5: Tensor Net rate, published sign; {here}",
+            f"Figure 5: Tensor Net rate, published sign; {here}\n{_PER_STEP}",
             lambda: plot.tensor_net_against_knowledge(run),
         ),
         "figure_6_tensor_net": (
-            f"Figure 6: Tensor Net rate, published sign; {here}",
+            f"Figure 6: Tensor Net rate, published sign; {here}\n{_PER_STEP}",
             lambda: plot.history(run, "tensor_net_rate", against="K"),
         ),
         "euler_entropy": (
@@ -80,7 +99,6 @@ def _figures(evidence: Evidence) -> dict[str, tuple[str, Callable[[], object]]]:
         "output_activation": (f"Mean output decisions; {here}", lambda: plot.output_mean(run)),
         "phase_portrait": (f"Phase portrait; {here}", lambda: plot.phase_portrait(run)),
         "lagrangian": (f"Lagrangian; {here}", lambda: plot.history(run, "lagrangian")),
-        "lagrangian_3d": (f"Lagrangian; {here}", lambda: plot.lagrangian_3d(run)),
         "flow_ensemble": (
             f"Knowledge flow over {len(evidence.seeds)} seeds, continuous limit",
             lambda: plot.ensemble(evidence.ensemble_reference, "flow_norm"),

@@ -1,16 +1,19 @@
-"""The audit as a report to read (Markdown) and to compute with (JSON)."""
+"""The audit as a report to read (Markdown; HTML, with its figures) and to compute with (JSON)."""
 
 import json
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markdown_it import MarkdownIt
 
 from skajax.study.claims import Claim, Finding, Verdict
 from skajax.study.experiments import STEPS, Evidence, T
 
-__all__ = ["as_json", "markdown"]
+__all__ = ["as_html", "as_json", "illustrated", "markdown"]
 
 _MARKS = {
     Verdict.HOLDS: "✔",
@@ -70,6 +73,40 @@ def markdown(
             "",
         ]
     return "\n".join(lines)
+
+
+def illustrated(report: str, figures: Mapping[int, Sequence[str]]) -> str:
+    """The Markdown report with the figures of each claim, by their files' names, under its verdict."""
+
+    def shown(found: re.Match[str]) -> str:
+        files = figures.get(int(found[1]), ())
+        return found[0] + "".join(f"![{Path(f).stem.replace('_', ' ')}]({f})\n\n" for f in files)
+
+    return re.sub(r"^## (\d+)\. .*\n\n.*\n\n", shown, report, flags=re.MULTILINE)
+
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>The paper's claims, measured</title>
+<style>
+body { font: 16px/1.5 sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+td, th { text-align: left; padding: 0.2rem 1rem 0.2rem 0; vertical-align: top; }
+img { max-width: 100%; }
+h2 { margin-top: 3rem; border-top: 1px solid #ddd; padding-top: 1rem; }
+</style>
+</head>
+<body>
+BODY</body>
+</html>
+"""
+
+
+def as_html(report: str) -> str:
+    """A report in Markdown as a page for a browser."""
+    markdown = MarkdownIt("commonmark", {"html": True}).enable("table")
+    return _PAGE.replace("BODY", markdown.render(report))
 
 
 def as_json(

@@ -16,7 +16,7 @@ from skajax._version import versions
 from skajax.study import report
 from skajax.study.claims import CLAIMS, Claim, Finding
 from skajax.study.experiments import Evidence, T, gather
-from skajax.study.figures import draw
+from skajax.study.figures import BESIDE, draw
 from skajax.trajectory import Trajectory
 
 __all__ = ["Reproduction", "reproduce"]
@@ -39,7 +39,8 @@ def reproduce(
     Six step sizes by the published rule and by Euler's method, the adaptive solution as the
     continuous limit, and an ensemble of ``seeds`` initialisations (default 16; 4 if ``quick``). Writes
     into ``out``: ``figures/``, ``runs.nc`` (all runs, groups of one NetCDF file: open with
-    ``xarray.open_datatree``), ``claims.json`` and ``claims.md``, the report.
+    ``xarray.open_datatree``), ``claims.json`` and ``claims.md``, the report, and the same with its figures as
+    a page for a browser, ``claims.html``.
     """
     if seeds is None:
         seeds = 4 if quick else 16
@@ -64,7 +65,11 @@ def reproduce(
     # Draw without a screen, and leave the caller's choice of one alone.
     with matplotlib.rc_context({"backend": "agg"}):
         figures = list(draw(evidence, out / "figures"))
-    return Reproduction(evidence, judged, (*(out / name for name in (*files, "runs.nc")), *figures))
+    beside = {claim: [f"figures/{name}.png" for name in names] for claim, names in BESIDE.items()}
+    page = report.as_html(report.illustrated(files["claims.md"], beside))
+    put(page.encode(), out / "claims.html")
+    written = (*(out / name for name in (*files, "claims.html", "runs.nc")), *figures)
+    return Reproduction(evidence, judged, written)
 
 
 def _setting(evidence: Evidence, quick: bool) -> dict[str, Any]:
