@@ -10,7 +10,7 @@ def reproduce(*, out: str, seeds: int | None = None, quick: bool = False) -> int
         skajax reproduce --out out --quick
 
     Args:
-        out: Folder to write into; begin with its claims.md.
+        out: Folder to write into; begin with its claims.html.
         seeds: Initialisations (default 16).
         quick: 4 of them.
     """
@@ -26,5 +26,5 @@ def reproduce(*, out: str, seeds: int | None = None, quick: bool = False) -> int
     counts = Counter(str(finding.verdict) for _, finding in result.judged)
     print(", ".join(f"{count} {verdict}" for verdict, count in counts.most_common()))
     seconds = time.perf_counter() - start
-    print(f"{len(result.files)} files in {out}, after {seconds:.0f} s; read {out}/claims.md")
+    print(f"{len(result.files)} files in {out}, after {seconds:.0f} s; read {out}/claims.html")
     return 0

@@ -21,11 +21,13 @@ BESIDE = {
     4: ("knowledge_history",),
     5: ("figure_4_flow", "flow_ensemble"),
     6: ("figure_3_flow_against_knowledge",),
+    7: ("convergence_of_the_flow",),
     8: ("figure_5_tensor_net_against_knowledge", "tensor_net_ensemble"),
     10: ("figure_6_tensor_net",),
     14: ("lagrangian",),
     18: ("weight_history",),
     19: ("output_activation",),
+    21: ("adaptive_steps",),
 }
 """Which figures stand beside which claims."""
 
@@ -99,6 +101,14 @@ def _figures(evidence: Evidence) -> dict[str, tuple[str, Callable[[], object]]]:
         "output_activation": (f"Mean output decisions; {here}", lambda: plot.output_mean(run)),
         "phase_portrait": (f"Phase portrait; {here}", lambda: plot.phase_portrait(run)),
         "lagrangian": (f"Lagrangian; {here}", lambda: plot.history(run, "lagrangian")),
+        "convergence_of_the_flow": (
+            "Knowledge flow and entropy until the flow has converged, continuous limit, seed 0",
+            lambda: plot.overview(evidence.late, ("flow_norm", "entropy")),
+        ),
+        "adaptive_steps": (
+            f"The steps of Tsit5 at rtol = {min(evidence.adaptive):g}, seed 0",
+            lambda: plot.step_sizes(evidence.adaptive[min(evidence.adaptive)]),
+        ),
         "flow_ensemble": (
             f"Knowledge flow over {len(evidence.seeds)} seeds, continuous limit",
             lambda: plot.ensemble(evidence.ensemble_reference, "flow_norm"),
