@@ -27,7 +27,6 @@ BESIDE = {
     14: ("lagrangian",),
     18: ("weight_history",),
     19: ("output_activation",),
-    21: ("adaptive_steps",),
 }
 """Which figures stand beside which claims."""
 
@@ -104,10 +103,6 @@ def _figures(evidence: Evidence) -> dict[str, tuple[str, Callable[[], object]]]:
         "convergence_of_the_flow": (
             "Knowledge flow and entropy until the flow has converged, continuous limit, seed 0",
             lambda: plot.overview(evidence.late, ("flow_norm", "entropy")),
-        ),
-        "adaptive_steps": (
-            f"The steps of Tsit5 at rtol = {min(evidence.adaptive):g}, seed 0",
-            lambda: plot.step_sizes(evidence.adaptive[min(evidence.adaptive)]),
         ),
         "flow_ensemble": (
             f"Knowledge flow over {len(evidence.seeds)} seeds, continuous limit",
