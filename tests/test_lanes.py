@@ -267,6 +267,18 @@ def test_an_error_on_the_way_back_costs_nothing_that_is_done(tmp_path):
         sweep(lambda seed: start(seed + 1), store=tmp_path)
 
 
+def test_of_an_axis_that_grew_nothing_else_is_said_to_differ(tmp_path):
+    over = {"seed": range(2)}
+    sweep(over=over, store=tmp_path)
+    grown = {"seed": range(3)}
+    with pytest.raises(ValueError) as error:
+        sweep(over=grown, store=tmp_path)
+    told = str(error.value)
+    assert "another: axis seed was [0, 1], and is [0, 1, 2]. Name another folder" in told
+    with pytest.raises(ValueError, match=r"is \[0, 1, 2\]; method was Euler.* Name"):
+        sweep(method=ska.Euler(0.2), over=grown, store=tmp_path)
+
+
 def test_what_ends_the_process_ends_the_sweep():
     for error in (KeyboardInterrupt, SystemExit):
 

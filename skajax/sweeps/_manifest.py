@@ -17,6 +17,7 @@ from skajax.sweeps._grid import labels, named, placed
 
 _FORMAT = "skajax sweep store 1"
 _LONGEST = 200
+_MORE = ", the first of "
 
 
 class Described(NamedTuple):
@@ -25,7 +26,16 @@ class Described(NamedTuple):
     digest: str
     text: str
     each: tuple[str | None, ...] | None = None
-    """Of one that differs, its different values'; None of those whose making raised an error."""
+    """Its different values'; None of those whose making raised an error."""
+
+    def alike(self, other: "Described") -> bool:
+        """Whether words tell no difference, and digests none that would be one over other axes too.
+
+        The digest of an argument is over all lanes: with other axes it is another.
+        """
+        same = self.text.partition(_MORE)[0] == other.text.partition(_MORE)[0]
+        single = all(each.each is not None and len(each.each) == 1 for each in (self, other))
+        return same and not single
 
     def agrees(self, other: "Described") -> bool:
         """Whether it is the same, as far as both are known."""
@@ -45,7 +55,7 @@ def describe(values: Sequence[Any]) -> Described:
     different = len(set(digests.values()))
     text = without_addresses(eqx.tree_pformat(values[0], width=10_000))
     text = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
-    more = f", the first of {different} that differ" if different > 1 else ""
+    more = f"{_MORE}{different} that differ" if different > 1 else ""
     return Described(fingerprint([digests[id(value)] for value in values]), text + more)
 
 
@@ -118,10 +128,10 @@ class Manifest:
                 found.append(f"axis {name} was {before}, and is {after}")
         if not found and list(self.axes) != list(now.axes):
             found.append(f"the axes were {list(self.axes)}, and are {list(now.axes)}")
-        none = Described("", "not given")
+        none, moved = Described("", "not given"), bool(found)
         for name in {**self.arguments, **now.arguments}:
             before, after = self.arguments.get(name, none), now.arguments.get(name, none)
-            if before.agrees(after):
+            if before.agrees(after) or (moved and before.alike(after)):
                 continue
             if before.text == after.text:
                 found.append(f"{name} is {after.text}, now with other values")

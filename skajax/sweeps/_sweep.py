@@ -308,7 +308,7 @@ def _described(arguments: Arguments, name: str) -> Described:
             digests[key], first = one.digest, first or one.text
     more = f", the first of {len(digests)}" if len(digests) > 1 else ""
     in_order = [digests[arguments.key(name, lane)] for lane in range(len(arguments))]
-    each = tuple(digest and digest[:16] for digest in digests.values()) if more else None
+    each = tuple(digest and digest[:16] for digest in digests.values())
     return Described(fingerprint(in_order), first + more, each)
 
 
