@@ -1,7 +1,8 @@
 """The one wording in which skajax refuses bad input; numbers and arrays of all libraries, made its own."""
 
+import difflib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -22,9 +23,31 @@ def require(condition: bool, argument: str, must: str, but: str | Callable[[], s
         raise ValueError(f"Argument {argument} must {must}, but {but}.")
 
 
+def nearest(given: Any, names: Iterable[str]) -> str:
+    """``'entrpy'; did you mean 'entropy'?``: what was given, and the name that may have been meant."""
+    near = difflib.get_close_matches(str(given), list(names), 1)
+    return f"{given!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+
+
 def is_traced(*trees: object) -> bool:
     """Whether an array in here is abstract, its value unknown, as inside of jit, vmap and grad."""
     return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(trees))
+
+
+def require_finite(argument: str, value: Any, where: str = "") -> None:
+    """Refuse an array that holds NaN or infinity, with the place of the first; a traced one passes."""
+    if is_traced(value):
+        return  # Values are unknown under jit and vmap; the run's outcome reports them instead.
+    # On the host: inside jit even an operation on known values would be traced.
+    value = np.asarray(value)
+    bad = int(value.size - np.isfinite(value).sum())
+    if bad:
+        first = np.unravel_index(np.argmin(np.isfinite(value)), value.shape)
+        at = f", the first at [{', '.join(map(str, first))}]" if value.ndim else ""
+        raise ValueError(
+            f"Argument {argument} must be finite, but it held {bad} NaN or infinite"
+            f" {'value' if bad == 1 else 'values'}{where}{at}."
+        )
 
 
 def as_number(value: Any) -> Any:

@@ -13,6 +13,7 @@ from skajax._messages import unwarned, warn
 from skajax._modes import enable_x64
 from skajax._simulate import simulate
 from skajax._types import Inputs, ScalarLike, Weights
+from skajax.inputs import refuse_weights
 from skajax.layers._fields import PRECISIONS
 from skajax.methods import Euler
 from skajax.network import Network
@@ -52,8 +53,8 @@ def check_precision(
     before t1; ``entropy_error``, of the entropy at t1, relative; and over (layer,) float64's own ``peak``.
     Its attributes name the device. A layer whose own ``precision`` cannot be set (a user's) runs as it is.
 
-    Warns where a precision moves a peak by more than ``tolerance``. Raises ValueError for inputs that
-    do not fit.
+    Warns where a layer has no peak before t1, and where a precision moves a peak by more than ``tolerance``.
+    Raises ValueError for inputs that do not fit.
 
     >>> found = ska.check_precision(ska.mlp([6, 4], scale=0.3), jnp.ones((5, 3)), t1=2.0)
     >>> bool((found.drift < 1e-4).all())  # on a CPU every product is exact to float32's rounding
@@ -63,6 +64,7 @@ def check_precision(
 
     require_positive("t1", t1, "an end")
     require_positive("tolerance", tolerance, "a share of the peak's time")
+    refuse_weights(x)
     batch = as_array("x", x)
     start = network.init(jax.random.key(0), batch) if weights is None else weights
     batch, start = jax.tree.map(np.asarray, (batch, start))
@@ -82,6 +84,13 @@ def check_precision(
     shift = np.stack([run.peaks - exact.peaks for run in runs])
     off = np.stack([np.abs(run.entropy / exact.entropy - 1) for run in runs])
     peak = exact.peaks
+    unseen = [str(1 + layer) for layer in np.flatnonzero(np.isnan(peak))]
+    if unseen:
+        layers = f"layer {unseen[0]}" if len(unseen) == 1 else f"layers {', '.join(unseen)}"
+        warn(
+            f"Before t1 = {float(t1):.4g} there is no peak of the flow of {layers}, and peak_shift is NaN:"
+            " take a later t1 (skajax.timescales.predict foresees the peaks)"
+        )
     device = jax.devices()[0].device_kind
     # A peak that is there at one precision only has been moved beyond any tolerance.
     lost = np.isnan(shift) & ~np.isnan(peak)

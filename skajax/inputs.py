@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from skajax._checks import as_array, as_number, is_traced, is_whole, require, require_positive
+from skajax._checks import as_array, as_number, is_whole, require, require_finite, require_positive
 from skajax._types import Array, Inputs, Key, Scalar, ScalarLike
 
 __all__ = ["Batch", "MiniBatches", "Moving"]
@@ -159,7 +159,23 @@ def as_inputs(x: Any) -> Any:
             _check_targets(x.x, y)
             x = eqx.tree_at(lambda i: i.y, x, y)
         return x
+    refuse_weights(x)
     return Batch(as_array("x", x))
+
+
+def refuse_weights(x: Any) -> None:
+    """Refuse x that is a tree of arrays, as weights are; arrays in one list or tuple may be samples."""
+    leaves = jax.tree.leaves(x)
+    arrays = {leaf.shape for leaf in leaves if getattr(leaf, "ndim", 0)}
+    only = len(leaves) > 0 and all(getattr(leaf, "ndim", 0) for leaf in leaves)
+    flat = isinstance(x, tuple | list) and jax.tree_util.all_leaves(x)
+    samples = flat and (isinstance(x, list) or len(arrays) == 1)
+    require(
+        not only or samples or jax.tree_util.all_leaves([x]),
+        "x",
+        "be an array (samples, ...)",
+        "it was weights (are weights and x swapped?)",
+    )
 
 
 def _check_targets(x: Inputs, y: Array) -> None:
@@ -169,6 +185,5 @@ def _check_targets(x: Inputs, y: Array) -> None:
         f"have one target for each of the {x.shape[0]} samples",
         f"its shape was {y.shape}",
     )
-    if jnp.issubdtype(y.dtype, jnp.floating) and not is_traced(y):
-        bad = int(y.size - np.isfinite(np.asarray(y)).sum())
-        require(bad == 0, "y", "be finite", f"it held {bad} NaN or infinite values")
+    if jnp.issubdtype(y.dtype, jnp.floating):
+        require_finite("y", y)

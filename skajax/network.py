@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from skajax._checks import as_array, as_key, as_number, is_traced, require
+from skajax._checks import as_array, as_key, as_number, is_traced, require, require_finite
 from skajax._modes import cached, working
 from skajax._types import Inputs, Key, PerLayer, Tensors, Weights
 from skajax.decisions import Decision
@@ -437,7 +437,7 @@ def check_inputs(x: jax.Array, network: Network | None = None) -> None:
         "be a non-empty batch of shape (samples, inputs)",
         f"its shape was {x.shape}" + (" (x[None, :])" if x.ndim == 1 and x.size else ""),
     )
-    _check_finite("x", x)
+    require_finite("x", x)
     check = getattr(first, "check", None)
     if check is not None and not is_traced(x):
         with _placed(0, first):
@@ -505,7 +505,7 @@ def check_weights(network: Network, weights: Weights, x: Any) -> None:
                 f"fit the network and x ({name}: {shape.shape}, {shape.dtype})",
                 f"{name} was {leaf.shape}, {leaf.dtype}",
             )
-            _check_finite("weights", leaf, f" in {name}")
+            require_finite("weights", leaf, f" in {name}")
 
 
 def expected_weights(network: Network, shape: tuple[int, ...], dtype: np.dtype) -> Any:
@@ -564,11 +564,3 @@ def matrices(weights: Any) -> Iterator[Any]:
     """
     leaves = jax.tree.leaves(weights)
     return iter([leaf for leaf in leaves if leaf.ndim >= 2] or leaves)
-
-
-def _check_finite(name: str, value: jax.Array, where: str = "") -> None:
-    if is_traced(value):
-        return  # Values are unknown under jit and vmap; the run's outcome reports them instead.
-    # On the host: inside jit even an operation on known values would be traced.
-    bad = int(value.size - np.isfinite(np.asarray(value)).sum())
-    require(bad == 0, name, "be finite", f"it held {bad} NaN or infinite values{where}")

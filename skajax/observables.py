@@ -9,7 +9,7 @@ import equinox as eqx
 import jax.numpy as jnp
 
 from skajax import entropy as ent
-from skajax._checks import require
+from skajax._checks import nearest, require
 from skajax._types import Array, PerLayer
 from skajax.energies import AbstractEnergy
 from skajax.network import Network
@@ -165,7 +165,7 @@ def choose(wanted: Any, network: Any = None, energy: Any = None) -> tuple[Observ
             isinstance(known, Observable),
             "observe",
             f"hold observables, or names among {list(BY_NAME)}",
-            f"it held {each!r}",
+            f"it held {nearest(each, BY_NAME)}",
         )
         assert isinstance(known, Observable)
         require(

@@ -66,6 +66,21 @@ def test_a_moved_peak_is_warned_of_by_its_layer():
     assert moved.sel(layer=1)
 
 
+def test_a_layer_without_a_peak_before_the_end_is_named():
+    network, x = problem(10)
+    with pytest.warns(ska.SkajaxWarning, match=r"t1 = 0.01 .* layers 1, 2, .*take a later t1"):
+        found = ska.check_precision(network, x, t1=0.01)
+    assert np.isnan(found.peak).all()
+
+
+def test_weights_in_the_place_of_x_are_recognised(untyped):
+    network, x = problem(10)
+    with pytest.raises(
+        ValueError, match=r"^Argument x must be an array .* weights and x swapped\?"
+    ):
+        ska.check_precision(network, network.init(jax.random.key(0), x), x)
+
+
 def test_every_layer_of_a_network_is_set():
     block = ska.layers.Residual((ska.Dense(3, pointwise=True),))
     network = ska.Network((ska.Paced(ska.Dense(3, pointwise=True), 2.0), block, ska.Dense(2)))

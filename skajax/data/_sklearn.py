@@ -5,7 +5,7 @@ from types import MappingProxyType
 import numpy as np
 from jaxtyping import Float32, Int32
 
-from skajax._checks import require
+from skajax._checks import nearest, require
 from skajax._extras import take
 from skajax.data._layout import arrange
 
@@ -32,7 +32,7 @@ def sklearn(
     Source: E. Alpaydin and C. Kaynak; W. Wolberg et al.; S. Aeberhard and M. Forina; R. A. Fisher, by way
     of the UCI Machine Learning Repository (CC BY 4.0), and F. Pedregosa et al., JMLR 12 (2011) 2825-2830.
     """
-    require(name in SETS, "name", f"be one of {list(SETS)}", f"it was {name!r}")
+    require(name in SETS, "name", f"be one of {list(SETS)}", f"it was {nearest(name, SETS)}")
     require(
         layout == "flat" or name == "digits",
         "layout",
