@@ -25,7 +25,7 @@ _RULE = (
     f"decisions hold {{:.2g}} bit of entropy each on average at t = 0; below {SATURATED:.2f} bit (|z| beyond"
     " 1.54) a neuron's flow only falls"
 )
-_TRY = "Try a smaller scale of the weights, or smaller inputs"
+_TRY = "Weights that have learnt may be so; for initial ones try a smaller scale"
 
 
 def warn_saturated(system: System, weights: Weights, x: Any) -> None:
@@ -120,7 +120,7 @@ def _hint(x: Any) -> str:
     """What to try, by the inputs as they were given."""
     x = as_inputs(x).at(0.0).x
     if not np.issubdtype(x.dtype, np.floating):
-        return "Try a smaller scale of the weights"
+        return _TRY
     largest = float(np.max(np.abs(np.asarray(x))))
     pixels = ": x / 255 brings pixel values into [0, 1]" if 100 < largest <= 255 else ""
-    return f"{_TRY}; max |x| is {largest:.3g}{pixels}"
+    return f"{_TRY}, or smaller inputs; max |x| is {largest:.3g}{pixels}"

@@ -257,7 +257,12 @@ def extend(
         run.resume is not None and run.resume.carry is not None,
         "run",
         "be as simulate returned it, completed or stopped by a rule",
-        lambda: run.aside.why if run.resume is None else f"it failed ({run.outcome})",
+        lambda: (
+            f"{run.aside.why} (from run.final.weights a new run goes on, whose time begins at 0:"
+            " skajax.simulate(network, run.final.weights, x, method, t1))"
+            if run.resume is None
+            else f"it failed ({run.outcome})"
+        ),
     )
     _check_rule(until)
     resume = run.resume

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from skajax._checks import require
+from skajax._checks import is_traced, require
 from skajax._types import Array, Bool, Inputs, PerLayer, Scalar, ScalarLike, Tensors, Weights
 from skajax.energies import AbstractEnergy, Entropy, Sum
 from skajax.entropy import BITS, growth_rate
@@ -27,6 +28,16 @@ class State(NamedTuple):
     weights: Weights
     Z: Tensors
     D: Tensors
+
+    def __repr__(self) -> str:
+        """Arrays by their shapes."""
+        known = np.ndim(self.t) == 0 and not is_traced(self.t)
+        t = f"{float(self.t):.6g}" if known else eqx.tree_pformat(self.t)
+        rest = (
+            f"{name}={eqx.tree_pformat(part)}"
+            for name, part in zip(self._fields[1:], self[1:], strict=True)
+        )
+        return f"State(t={t}, {', '.join(rest)})"
 
 
 class System(eqx.Module):

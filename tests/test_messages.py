@@ -36,7 +36,7 @@ METHODS = {
 def test_a_run_that_begins_saturated_says_so_once_at_the_callers_line(name):
     method, span = METHODS[name]
     said = (
-        r"^layer 2 begins saturated: its decisions hold 0.67 bit of entropy each .* Try a smaller"
+        r"^layer 2 begins saturated: its decisions hold 0.67 bit of entropy each .* try a smaller"
     )
     with pytest.warns(ska.SkajaxWarning, match=said) as caught:
         ska.simulate(*with_knowledge(0.1, 1.01 * EDGE), X, method, **span)

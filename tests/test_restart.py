@@ -218,7 +218,11 @@ def _loaded(tmp_path):
 
 
 BAD = {
-    "from a file": (lambda p: ska.extend(_loaded(p), 1.0), "run", "read from a file"),
+    "from a file": (
+        lambda p: ska.extend(_loaded(p), 1.0),
+        "run",
+        "read from a file .from run.final.weights a new run goes on",
+    ),
     "sliced": (
         lambda p: ska.extend(jax.tree.map(lambda a: a, run(ska.Euler(0.1), t1=0.5)), 1.0),
         "run",

@@ -71,6 +71,12 @@ def test_a_peak_at_an_edge_of_the_run_is_told_as_one():
     assert "flow largest" not in str(alone)
 
 
+def test_a_state_prints_as_shapes():
+    final = ska.simulate(NETWORK, WEIGHTS, X, ska.Euler(0.1), steps=3, observe=()).final
+    assert str(final).startswith("State(t=0.3, weights=(DenseWeights(W=f32[8,6], b=f32[6])")
+    assert str(final).endswith("D=(f32[10,6], f32[10,4]))") and len(str(final)) < 300
+
+
 def test_what_was_not_observed_is_not_told():
     run = ska.simulate(NETWORK, WEIGHTS, X, ska.Euler(0.1), steps=3, observe=())
     assert len(str(run).splitlines()) == 3

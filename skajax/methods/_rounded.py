@@ -66,7 +66,7 @@ class Rounded(Method):
             isinstance(self.method, Method),
             "method",
             "be a method of fixed steps, such as Euler(0.01)",
-            f"it was {self.method!r}",
+            f"it was {type(self.method).__name__}",
         )
         for name in ("weights", "reads", "knowledge", "gradient"):
             value = getattr(self, name)
