@@ -56,7 +56,7 @@ def check_precision(
     Warns where a layer has no peak before t1, and where a precision moves a peak by more than ``tolerance``.
     Raises ValueError for inputs that do not fit.
 
-    >>> found = ska.check_precision(ska.mlp([6, 4], scale=0.3), jnp.ones((5, 3)), t1=2.0)
+    >>> found = ska.check_precision(ska.mlp([6, 4], scale=0.3), jnp.ones((5, 3)), t1=4.0)
     >>> bool((found.drift < 1e-4).all())  # on a CPU every product is exact to float32's rounding
     True
     """
