@@ -119,6 +119,9 @@ CASES = {
     "foreign": [
         (SWEEP, ("sweep.toml", PNG), "must name a TOML file"),
         (DATA, ("data.npy", PNG), "--data must name a whole file"),
+        (DATA, ("data.npy", "junk"), "it is of another kind, or holds objects of Python's"),
+        (DATA, ("data.csv", "a;b\n1;2\n"), "--data must have ',' between its columns, but in"),
+        (DATA, ("data.csv", "5.1,3.5,x\n4.9,3.0,y\n"), "--data must have a first line of names, or"),
         (DATA, ("data.png", PNG), "--data must name a file that ends in .npy"),
         (INFO, ("run.nc", PNG), "must name a NetCDF file"),
         (INFO, ("run.nc", lambda path, good: xr.Dataset({"x": 1}).to_netcdf(
@@ -154,7 +157,7 @@ CASES = {
         (SWEEP, toml("dt = 0.1", "dt = nan"), "method.dt must be a positive number"),
         (SWEEP, toml("[0, 1]", "[0, nan]"), "grid.seed must have values that are each a whole"),
         (DATA, arrays(x=np.array([[1, np.nan], [0, 1]])), "1 were not, the first at [0, 1]"),
-        (DATA, ("data.csv", "a,b\n1,\n3,4\n"), "--data must hold finite numbers"),
+        (DATA, ("data.csv", "a,b\n1,2\n3,\n"), "the column 'b' has none in row 2"),
         (PLOT, changed(lambda run: run.assign(flow_norm=run.flow_norm * np.nan)),
          "at least one finite record"),
     ],
@@ -174,7 +177,7 @@ CASES = {
          "network must be a table"),
         (DATA, arrays(x=np.array([["a", "b"]])), "they were <U1"),
         (DATA, arrays(x=np.array([[None, {}]], object)), "nothing could be read"),
-        (DATA, ("data.csv", CSV), "the column 'species' has others"),
+        (DATA, ("data.csv", CSV), "the column 'species' has words (is it the targets? --targets species)"),
         (INFO, changed(lambda run: run.assign_attrs(network="none")), "must"),
         (INFO, manifest(lambda content: b"[1, 2]"), "is damaged"),
     ],

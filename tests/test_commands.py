@@ -144,7 +144,9 @@ def test_options_take_the_place_of_a_files_settings(tmp_path):
     np.testing.assert_array_equal(made["x"], ska.data.sklearn("iris")[0])
     with pytest.raises(ValueError, match=r"Argument --dt must be a positive number, but it was -1"):
         read(path, {**options, "dt": -1.0})
-    with pytest.raises(ValueError, match=r"Argument --rtol must be one of what euler takes"):
+    with pytest.raises(
+        ValueError, match=r"Argument --rtol must be left out with euler \(it belongs"
+    ):
         read(path, {**options, "rtol": 1e-3})
 
 
@@ -316,6 +318,53 @@ def test_a_study_that_runs(tmp_path, capsys):
     assert "separation of" in capsys.readouterr().out
     assert main(["plot", str(out), "--out", figure, "--figure", "heatmap"]) == 2
     assert "FILE must hold what the figure 'heatmap' is of (run)" in capsys.readouterr().err
+
+
+def test_a_first_line_of_numbers_is_a_sample(files):
+    rows = np.array([[5.1, 5.1], [4.9, 3.0]])
+    Path("same.csv").write_text("5.1,5.1\n4.9,3.0\n")  # pandas would name the columns 5.1 and 5.1.1
+    np.testing.assert_allclose(data(data="same.csv")[0], rows, rtol=1e-6)
+    Path("counted.csv").write_text("0,1,kind\n5.1,5.1,a\n4.9,3.0,b\n")
+    x, y = data(data="counted.csv", targets="kind")
+    np.testing.assert_allclose(x, rows, rtol=1e-6)
+    np.testing.assert_array_equal(y, [0, 1])
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("--data x.npy --energy CrossEntropy", "--targets must name the targets that CrossEntropy"),
+        ("--data cube.npy", "--data must be of shape (samples, inputs) for a dense layer, but its"
+         " shape was (2, 3, 3) (--flatten)"),
+        ("--data two.npz", "--array must be one of 'a', 'b', but it was left out"),
+        ("--data text", "--data must hold numbers of shape (samples, inputs), as dense layers"),
+        ("--data iris --method adaptive --dt 0.1",
+         "--dt must be left out with adaptive (it belongs to published, euler, pipelined), but it was 0.1."),
+        ("--data iris --samples 10", "--samples must be left out with iris (it belongs to a file)"),
+        ("--data mnits", "'series', 'text', but it was 'mnits'; did you mean 'mnist'?"),
+        ("--data none.csv", "--data must name a file, but there was none at 'none.csv'."),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_told_in_what_was_typed(line, words, files, capsys):
+    np.save("cube.npy", np.ones((2, 3, 3)))
+    np.savez("two.npz", a=VALUES, b=VALUES)
+    assert main(["run", "--out", "new.nc", *line.split()]) == 2
+    said = capsys.readouterr().err
+    assert f"skajax run: Argument --{words.removeprefix('--')}" in said or words in said, said
+    assert "TOML file can have it" not in said and "tfds" not in said
+
+
+def test_a_separation_asks_for_its_classes(files, capsys):
+    assert main(["study", "separation", "--out", "new", "--data", "x.npy", "--widths", "3"]) == 2
+    assert "Argument --targets must name the classes" in capsys.readouterr().err
+
+
+def test_a_grid_names_the_seed_that_is_none(files):
+    Path("grid.toml").write_text(
+        "[method]\nname = 'adaptive'\n[grid]\nseed = { start = 0, stop = 2, num = 4 }\n"
+    )
+    with pytest.raises(ValueError, match=r"grid\.seed must .* whole number, .* one was 0\.666"):
+        read("grid.toml")
 
 
 # What would be overwritten.

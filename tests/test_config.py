@@ -382,7 +382,7 @@ BAD = {
     ),
     "no such file": (
         BASE.replace("per_class = 1", "file = 'none.npz'") + GRID,
-        r"data\.file must name a whole file of the kind \.npz, .*none\.npz' nothing could be read",
+        r"data\.file must name a file, .* there was none at '.*none\.npz'\.",
     ),
     "two widths": (
         BASE + "[grid]\nwidths = [[1]]\nwidth = [1]",

@@ -39,7 +39,7 @@ class Asked(NamedTuple):
         return GO_ON if goes_on else "no file is unfinished"
 
 
-HELP = """Learning as a continuous-time process, dW/dt = -∇E.
+HELP = """Learning as a continuous-time process, dW/dt = -r ∇E.
 
 For example:
 

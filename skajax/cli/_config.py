@@ -27,6 +27,7 @@ An axis takes the place of the setting of its name, and so does a command's opti
 ``method.name``, and ``width`` and ``depth`` are those of the hidden layers.
 """
 
+import dataclasses
 import functools
 import inspect
 import operator
@@ -43,16 +44,24 @@ from pydantic_core import PydanticCustomError
 
 from skajax._checks import require
 from skajax._files import located
-from skajax.cli._data import read_data
-from skajax.cli._tables import METHODS, SETS, Network, Run, Settings, one_of, values
-from skajax.cli._words import TABLE, known, short, told
+from skajax.cli._data import FILES, read_data
+from skajax.cli._problem import Problem
+from skajax.cli._tables import METHODS, SETS, TARGETED, Network, Run, Settings, one_of, values
+from skajax.cli._words import TABLE, known, nearest, short, told
 
 LARGEST = 1_000_000
 """Bytes of a TOML file, at most."""
-TAKEN = {
-    name: m.model_fields for m in METHODS for name in get_args(m.model_fields["name"].annotation)
-}
-"""What each method takes."""
+TAKEN, KEPT = (
+    {name: m.model_fields for m in models for name in get_args(m.model_fields["name"].annotation)}
+    for models in (METHODS, SETS)
+)
+"""What each method takes, and each set of data."""
+NAMED = [name for name in KEPT if name not in ("tfds", "known_spectrum", "file")]
+"""The sets that an option can name: the others need more than a name."""
+
+
+OPTIONS = {field.name for field in dataclasses.fields(Problem)}
+"""Of the data, what a command line can say, too."""
 
 
 class Place(NamedTuple):
@@ -160,6 +169,11 @@ class Config:
     def inputs(self, at: Settings) -> Any:
         """Inputs; with their targets, where an energy is given."""
         x, y = self.data(at)
+        if y is None:
+            given = self.tables.get("energy", [])
+            for table in given if isinstance(given, list) else [given]:
+                must = f"name the targets that {table['name']} takes (.npz, .nc, .csv and .tsv have them)"
+                require(table["name"] not in TARGETED, "y", must, "it was left out")
         if not at.energy or y is None:
             return x
         from skajax.inputs import Batch
@@ -170,6 +184,10 @@ class Config:
         """Initial weights."""
         import jax
 
+        if at.data.name == "text" and at.network.layers is None:
+            must = "hold numbers of shape (samples, inputs), as dense layers read them"
+            but = "'text' holds characters, for a layer Embed, which a TOML file's network.layers can have"
+            self._refuse("data", must, "text", but)
         return at.network.make().init(jax.random.key(at.network.seed), self.data(at)[0])
 
     def data(self, at: Settings) -> tuple[Any, Any]:
@@ -224,6 +242,9 @@ class Config:
         if "data" in options:
             data = str(options.pop("data"))
             is_file = Path(data).suffix != "" or os.sep in data
+            if not is_file and data not in KEPT:
+                must = f"be a file ({', '.join(FILES)}) or one of {', '.join(map(repr, NAMED))}"
+                self._refuse("data", must, data, nearest(data, NAMED))
             self.tables["data"] = {"file": data} if is_file else {"name": data}
             self.folder = Path()
         if "energy" in options:
@@ -232,8 +253,17 @@ class Config:
         if own:  # a file's numbers of another method
             before = self.tables.get("method", {})
             self.tables["method"] = {k: v for k, v in before.items() if k in own}
+        data = self.tables.get("data", {})
+        names = {"data": str(data.get("name", "file" if "file" in data else "mnist"))}
+        names["method"] = str(options.get("method") or self.tables.get("method", {}).get("name"))
         for name, value in options.items():
             table, key, _ = PLACES[name]
+            all_ = {"data": KEPT, "method": TAKEN}.get(table, {})
+            if key != "name" and names.get(table) in all_ and key not in all_[names[table]]:
+                of = [n for n in ("file", *NAMED, *TAKEN) if key in all_.get(n, ())]
+                of = ", ".join("a file" if n == "file" else n for n in of)
+                must = f"be left out with {names[table]} (it belongs to {of})"
+                self._refuse(f"{table}.{key}", must, value)
             self.tables[table] = {**self.tables.get(table, {}), key: value}
 
     @contextmanager
@@ -248,12 +278,12 @@ class Config:
 
     def _refuse(self, name: str, must: str, value: Any, but: str = "") -> NoReturn:
         table, _, key = name.partition(".")
-        option = "data" if name == "data.file" else table if key == "name" else key
+        option = "data" if name in ("data", "data.file") else table if key == "name" else key
         if option in self.axes and table != "grid":
             name = f"grid.{option}"
         alone = self.file is None
         but = but or f"it was {short(value)}"
-        if option in self.options or (alone and table != "data"):
+        if option in self.options or (alone and (table != "data" or option in OPTIONS)):
             name = f"--{option.replace('_', '-')}"
         elif alone:
             but = f"{but}; a TOML file can have it"

@@ -1,5 +1,6 @@
 """Inputs and targets of a run: a set of skajax.data, or a file of the user's."""
 
+import functools
 import os
 from pathlib import Path
 from typing import Any
@@ -59,12 +60,17 @@ def _file(data: File, folder: Path) -> tuple[Any, Any]:
         raise refused(
             f"name a file that ends in {', '.join(FILES)}", f"it was {data.file!r}", at="file"
         )
+    if not path.exists():
+        raise refused("name a file", f"there was none at {shown}", at="file")
     try:
         x, y = _read(path, data)
     except PydanticCustomError:
         raise
     except Exception as error:  # a damaged file makes the libraries fail in any way
-        but = f"in {shown} nothing could be read: {error or type(error).__name__}"
+        why = str(error) or type(error).__name__
+        if "allow_pickle" in why:  # NumPy's advice, which would run what the file holds
+            why = "it is of another kind, or holds objects of Python's"
+        but = f"in {shown} nothing could be read: {why}"
         raise refused(f"name a whole file of the kind {path.suffix}", but, at="file") from error
     fits = x.ndim >= 2 and x.size >= 1 and x.dtype.kind in "fiub"
     if not fits:
@@ -117,6 +123,9 @@ def _read(path: Path, data: File) -> tuple[Any, Any]:
 def _chosen(arrays: Any, names: list[str], data: File) -> tuple[Any, Any]:
     """The arrays of these names: x, or the only one; and the targets."""
     array = data.array or (names[0] if len(names) == 1 else "x")
+    if data.array is None and array not in names:
+        must = f"be one of {', '.join(map(repr, names))}"
+        raise refused(must, "it was left out, and none is called 'x'", at="array")
     for key, name in (("array", array), ("targets", data.targets)):
         if name is not None:
             known("one of", name, names, at=key)
@@ -126,13 +135,26 @@ def _chosen(arrays: Any, names: list[str], data: File) -> tuple[Any, Any]:
 
 
 def _columns(path: Path, separator: str, data: File) -> tuple[Any, Any]:
-    """Columns of a table; its first line has their names, unless it has numbers."""
+    """Columns of a table; its first line has their names, unless it has numbers alone."""
     import pandas as pd
 
-    frame = pd.read_csv(path, sep=separator)
-    if all(is_number(name) for name in frame.columns):
-        frame = pd.read_csv(path, sep=separator, header=None)
+    shown = repr(os.fspath(path))
+    lines = functools.partial(pd.read_csv, path, sep=separator)
+    first = lines(header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0].tolist()
+    for other in {";", "\t"} - {separator}:
+        if any(other in name for name in first):
+            must, but = f"have {separator!r} between its columns", f"in {shown} there was {other!r}"
+            raise refused(must, but, at="file")
+    numbers = [name for name in first if is_number(name)]
+    counted = [[str(n + start) for n in range(len(numbers))] for start in (0, 1)]
+    if len(numbers) == len(first):
+        frame = lines(header=None)
         frame.columns = [str(n) for n in range(1, frame.shape[1] + 1)]
+    elif numbers and numbers not in counted:
+        must = "have a first line of names, or of numbers alone"
+        raise refused(must, f"in {shown} it had {first[0]!r} ... {first[-1]!r}", at="file")
+    else:
+        frame = lines()
     names = [str(name) for name in frame.columns]
     if data.targets is not None:
         known("one of the columns", data.targets, names, at="targets")
@@ -140,9 +162,15 @@ def _columns(path: Path, separator: str, data: File) -> tuple[Any, Any]:
     chosen = list(array or [name for name in names if name != data.targets])
     for name in chosen:
         known("one of the columns", name, names, at="array")
-        if frame[name].dtype.kind not in "fiub":
-            must = "hold numbers, but for the targets and what the list array leaves out"
-            raise refused(must, f"in {os.fspath(path)!r} the column {name!r} has others", at="file")
+        if len(frame) and frame[name].dtype.kind not in "fiub":
+            but = f"in {shown} the column {name!r} has words (is it the targets? --targets {name})"
+            raise refused("hold numbers in all columns that are inputs", but, at="file")
+    for name in [*chosen, *([] if data.targets is None else [data.targets])]:
+        wrong = np.flatnonzero(frame[name].isna() | frame[name].isin([np.inf, -np.inf]))
+        if len(wrong):
+            but = f"in {shown} the column {name!r} has none in row {wrong[0] + 1}"
+            at = "targets" if name == data.targets else "file"
+            raise refused("hold finite numbers", but, at=at)
     return frame[chosen].to_numpy(), _targets(
         None if data.targets is None else frame[data.targets].to_numpy()
     )

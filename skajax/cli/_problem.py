@@ -17,7 +17,8 @@ class Problem:
     """Data and network.
 
     Args:
-        data: mnist, digits, iris, wine, breast_cancer, graph, series, text; or a file, .npy, .npz, .csv, .nc.
+        data: mnist, digits, iris, wine, breast_cancer, graph, series, text; or a file: .npy,
+            .npz, .csv, .tsv, .nc.
         per_class: Images of each class (mnist, at most 100).
         layout: Of images: flat, image, rows or patches.
         array: Array of a file that has several; or columns of a CSV.

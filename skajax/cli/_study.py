@@ -191,10 +191,15 @@ def separation(
         test: Share of the samples that the probe is tested on (default 0.3).
     """
     from skajax import study
+    from skajax._checks import require
 
     options = _given(times=times, scales=scales, test=test)
     settings = configured(config, problem, method="adaptive")
-    find = lambda network, weights, x, y: study.separation(network, weights, x, y, **options)
+
+    def find(network: Any, weights: Any, x: Any, y: Any) -> "xr.Dataset":
+        require(y is not None, "y", "name the classes that are to be separated", "it was left out")
+        return study.separation(network, weights, x, y, **options)
+
     return _of_problem("separation", out, settings, find, lambda data: f"{data}\n", "separation")
 
 

@@ -131,7 +131,7 @@ class Range(Table):
         space = np.linspace if self.spacing == "linear" else np.geomspace
         spaced = space(self.start, self.stop, self.num)
         whole = isinstance(self.start, int) and isinstance(self.stop, int)
-        return (spaced.astype(int) if whole and (spaced % 1 == 0).all() else spaced).tolist()
+        return [int(each) if whole and each % 1 == 0 else each for each in spaced.tolist()]
 
 
 LIST = "be a list of values, or a table of start, stop and num"
@@ -349,6 +349,8 @@ def _weighed(table: Any, make: Any) -> Any:
 
 
 PARTS = ("Entropy", "CrossEntropy", "SquaredError", "Goodness", "WeightDecay")
+TARGETED = ("CrossEntropy", "SquaredError", "Goodness")
+"""Those that need targets."""
 Part = Annotated[Any, made("name", "skajax.energies", *PARTS), WrapValidator(_weighed)]
 RULES = ("StructureStart", "FlowConverged", "EntropyConverged", "ResidenceTime", "ErrorBudget")
 Rule = Annotated[Any, made("rule", "skajax.stop", *RULES)]

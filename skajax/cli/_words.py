@@ -98,7 +98,11 @@ def as_typed(error: BaseException, command: Callable[..., Any]) -> str:
     }
     first = next(iter(names.values()))
     file = first if first in ("PATH", "FILE") else "--out"
-    names = {"path": file, "store": file, "runs": first, "run": first, "y": "--targets"} | names
+    by_options = command.__name__ != "sweep"
+    data = {"x": "--data", "y": "--targets"} if by_options else {"x": "data", "y": "data.targets"}
+    names = {"path": file, "store": file, "runs": first, "run": first} | data | names
+    flat = "--flatten" if by_options else "flatten = true in the table data"
+    text = text.replace("x.reshape(len(x), -1)", flat)
     if "select" in names:
         text = re.sub(r"data\.sel\((\w+)=\.\.\.\)", r"--select \1=...", text)
     return re.sub(r"^Argument (\w+) ", lambda m: f"Argument {names.get(m[1], m[1])} ", text)
