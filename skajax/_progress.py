@@ -184,6 +184,11 @@ def command_line(*, quiet: bool) -> Iterator[None]:
         _Shown.command, _Shown.quiet = before
 
 
+def is_quiet() -> bool:
+    """Whether a command is to say nothing but its result."""
+    return _Shown.quiet
+
+
 def _way() -> Literal["notebook", "terminal", "lines", "none"]:
     """How this process can be told of anything."""
     if _Shown.quiet:

@@ -3,6 +3,7 @@
 import importlib
 import json
 import re
+import socket
 import subprocess
 import sys
 import typing
@@ -458,6 +459,27 @@ def test_two_files_of_one_name_are_told_apart(tmp_path, monkeypatch, capsys):
 
 
 # What is said.
+
+
+def test_a_run_whose_flow_has_no_peak_yet_says_so(files, capsys):
+    line = ["run", "--out", "new.nc", "--data", "x.npy", *SMALL]
+    for options, hints in ((line[:-1], True), (line, False), ([*line[:-3], "--t1", "20"], False)):
+        assert main(options) == 0
+        said = capsys.readouterr().out
+        assert ("no layer's flow has peaked by t = 0.2: try a later --t1;" in said) == hints
+
+
+def test_a_port_in_use_is_told(capsys, monkeypatch):
+    def serve(port, show):
+        with socket.create_server(("localhost", port)):
+            raise AssertionError
+
+    monkeypatch.setattr(ska.explore, "serve", serve)
+    with socket.create_server(("localhost", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert main(["explore", "--no-show", "--port", port]) == 2
+    must = f"Argument --port must be free, or 0, which takes a free one, but {port} is in use."
+    assert must in capsys.readouterr().err
 
 
 def test_a_run_warns_in_one_line_and_verbose_tells_more(tmp_path, monkeypatch, capsys, recwarn):

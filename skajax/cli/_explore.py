@@ -13,8 +13,17 @@ def explore(*, port: int = 0, no_show: bool = False) -> int:
         port: Of the page, on this machine alone; 0 takes a free one.
         no_show: Open no browser.
     """
+    import errno
+
     from skajax._interrupt import status
     from skajax.explore import serve
 
-    serve(port=port, show=not no_show)
+    try:
+        serve(port=port, show=not no_show)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise ValueError(
+            f"Argument port must be free, or 0, which takes a free one, but {port} is in use."
+        ) from error
     return status()  # a thread may still compile: the command line leaves it behind

@@ -44,8 +44,9 @@ def run(
         checkpoint: File from which the same command goes on if it is killed.
     """
     import skajax as ska
+    from skajax import landmarks
     from skajax._files import located, require_file, require_own
-    from skajax._progress import Progress
+    from skajax._progress import Progress, is_quiet
     from skajax.cli._config import precision
 
     path = require_file("out", out, ".nc")
@@ -63,4 +64,10 @@ def run(
         found = ska.simulate(**arguments, checkpoint=checkpoint)
         found.save(out, attrs=settings.told())
     print(f"{out}: {len(found.t)} records; {found.outcome}")
+    flows = found.t.ndim == 1 and len(found.t) > 0 and "flow_norm" in found.records
+    if flows and not is_quiet() and not any(peak.interior for peak in landmarks.peaks(found)):
+        print(
+            f"no layer's flow has peaked by t = {float(found.t[-1]):.4g}: try a later --t1;"
+            " skajax.timescales.predict foretells when"
+        )
     return 0 if found.outcome.completed or found.outcome.stopped else 1
