@@ -336,9 +336,13 @@ def test_small_changes_keep_their_digits(dtype):
 @both
 def test_no_change_is_exactly_none_and_the_way_back_is_the_opposite(dtype):
     z0, z = pairs(dtype)
-    changes = jax.jit(ent.changes)
+    with jax.disable_jit():  # as it is written
+        for there, back in zip(ent.changes(z0, z), ent.changes(z, z0), strict=True):
+            np.testing.assert_array_equal(there, -back)
+    # A compiler may fuse a product and a sum on one side of a difference, and not on the other.
+    changes, limits = jax.jit(ent.changes), jnp.finfo(dtype)
     for there, back in zip(changes(z0, z), changes(z, z0), strict=True):
-        np.testing.assert_array_equal(there, -back)
+        np.testing.assert_allclose(there, -back, rtol=64 * limits.eps, atol=10 * limits.tiny)
     for value in changes(z, z):
         np.testing.assert_array_equal(value, 0)
     assert ent.changes(0.0, 0.0) == (0, 0)
