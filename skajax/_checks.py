@@ -72,6 +72,22 @@ def as_whole(value: Any) -> Any:
     return value if number is None else int(number)
 
 
+def as_seeds(seeds: Iterable[Any] | None, default: tuple[int, ...]) -> tuple[Any, ...]:
+    """The seeds of a study, or its own where none are given; refused unless whole, and each there once."""
+    if seeds is None:
+        return default
+    chosen = tuple(seeds)
+    require(
+        len(chosen) >= 1
+        and len({*chosen}) == len(chosen)
+        and all(is_whole(seed, 0) for seed in chosen),
+        "seeds",
+        "be at least one whole number, each once",
+        f"it was {seeds!r}",
+    )
+    return chosen
+
+
 def is_whole(value: Any, least: int = 1) -> bool:
     """Whether it is a whole number, of any library, and at least so much; True is none."""
     number = _scalar(value, jnp.integer)

@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
-from skajax._checks import is_whole, require
+from skajax._checks import as_seeds
 from skajax._files import image, netcdf, put
 from skajax._messages import unwarned
 from skajax._modes import enable_x64
@@ -149,17 +149,7 @@ def precision(
         data = ska.study.precision(quick=True)
         print(ska.study.precision_table(data))
     """
-    chosen = (0,) if quick else (0, 1)
-    if seeds is not None:
-        chosen = tuple(seeds)
-    require(
-        len(chosen) >= 1
-        and len({*chosen}) == len(chosen)
-        and all(is_whole(seed, 0) for seed in chosen),
-        "seeds",
-        "be at least one whole number, each once",
-        f"it was {seeds!r}",
-    )
+    chosen = as_seeds(seeds, (0,) if quick else (0, 1))
     folder, size = open_folder(out), SIZES[quick]
     every = numbers(size.bits)
     names = tuple(every) if size.only is None else size.only

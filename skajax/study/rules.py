@@ -16,7 +16,7 @@ import xarray as xr
 
 from skajax import landmarks
 from skajax import rules as named
-from skajax._checks import is_whole, require
+from skajax._checks import as_seeds
 from skajax._files import image, netcdf, put
 from skajax._messages import unwarned
 from skajax._progress import each
@@ -133,17 +133,7 @@ def rules(
         data = ska.study.rules(quick=True)
         print(ska.study.rules_table(data))
     """
-    chosen = (0, 1) if quick else (0, 1, 2)
-    if seeds is not None:
-        chosen = tuple(seeds)
-    require(
-        len(chosen) >= 1
-        and len({*chosen}) == len(chosen)
-        and all(is_whole(seed, 0) for seed in chosen),
-        "seeds",
-        "be at least one whole number, each once",
-        f"it was {seeds!r}",
-    )
+    chosen = as_seeds(seeds, (0, 1) if quick else (0, 1, 2))
     folder, size = open_folder(out), SIZES[quick]
     lanes = [(name, int(seed)) for name in RULES for seed in chosen]
     found = {}
