@@ -30,9 +30,7 @@ BESIDE = {
 }
 """Which figures stand beside which claims."""
 
-_PER_STEP = (
-    "per time, over time; the paper: per step, which is η times that, over the passes K = 1 + t / η"
-)
+_PER_STEP = "per time; the paper: per step, which is η times that"
 
 
 def draw(evidence: Evidence, folder: Path, format: str = "png") -> Iterator[Path]:
