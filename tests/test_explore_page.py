@@ -180,5 +180,5 @@ def test_without_panel_it_says_how_to_have_it(monkeypatch, capsys):
     monkeypatch.setitem(__import__("sys").modules, "panel", None)
     assert main(["explore"]) == 2
     assert "needs panel (" in (said := capsys.readouterr().err) and "skajax[explore]" in said
-    with pytest.raises(ImportError, match="needs Panel"):
+    with pytest.raises(ImportError, match="needs panel"):
         ska.explore.widget()
