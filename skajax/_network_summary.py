@@ -17,6 +17,7 @@ from skajax.costs import Costs, Count, Item, counted
 from skajax.entropy import entropy_gradient
 from skajax.inputs import Batch, MiniBatches, as_inputs, shape_of
 from skajax.layers._layer import inputs_of, learns
+from skajax.layers._routing import nested, written
 from skajax.network import Network, check_inputs, outputs
 
 __all__ = ["NetworkSummary", "Row", "multiply_adds", "summary"]
@@ -29,7 +30,7 @@ class Row:
     place: int
     """Where it is among ``network.layers``."""
     name: str
-    """What it is called: its class."""
+    """What it is called: its class; where arrays meet, Residual or Merge."""
     layer: int | None
     """Its number l = 1..L in results; None of a stage."""
     inputs: tuple[int, ...]
@@ -137,6 +138,7 @@ def summary(
     below: Any = x
     every = jax.eval_shape(network.init, jax.random.key(0), below)
     rows, items, held = [], [], ()
+    names = [type(item).__name__ for _, item in written(nested(network.layers))]
     for place, (item, weights) in enumerate(zip(network.layers, every, strict=True)):
         held, above = outputs(item, weights, held, below)
         number = network.rows.index(place) + 1 if learns(item) else None
@@ -144,7 +146,7 @@ def summary(
         leaves = jax.tree.leaves(weights)
         rows.append(
             Row(
-                place, type(item).__name__, number, below.shape, above.shape, sum(w.size for w in leaves),
+                place, names[place], number, below.shape, above.shape, sum(w.size for w in leaves),
                 forward, flow, sum(map(_bytes, leaves)), _bytes(knowledge),
             )
         )  # fmt: skip

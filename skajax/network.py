@@ -1,5 +1,6 @@
 """A network: a stack of layers, each deciding on what the one below has decided."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeGuard
@@ -24,7 +25,7 @@ from skajax.layers._layer import (
     reads_integers,
     running,
 )
-from skajax.layers._routing import Route, balanced, flat
+from skajax.layers._routing import Route, balanced, flat, nested, written
 
 __all__ = ["Motion", "Network", "Trace", "mlp"]
 
@@ -76,7 +77,7 @@ class Network(eqx.Module):
     Among the layers there may be stages, which have no knowledge (:class:`skajax.layers.Stage`): they
     map what the layer above reads. ``weights`` have an entry for each, results a row for layers only.
     A :class:`skajax.layers.Residual` or :class:`skajax.layers.Merge` stands in ``layers`` as the items that
-    it is made of.
+    it is made of, and is printed as it was written; errors name the place in which it was.
     """
 
     layers: tuple[Any, ...] = eqx.field(converter=_stack)
@@ -97,9 +98,7 @@ class Network(eqx.Module):
                 "layers",
                 "be hashable: of @dataclass(frozen=True), with numbers, text and tuples for fields; or an"
                 " equinox.Module, for a layer with arrays of its own",
-                lambda place=place, layer=layer: (
-                    f"layers[{place}] ({type(layer).__name__}) was not"
-                ),
+                lambda place=place: f"{name_of(self.layers, place)} was not",
             )
         require(
             isinstance(self.layers, tuple)
@@ -116,6 +115,10 @@ class Network(eqx.Module):
             "have one Join for each Hold, above it, and Swap between them",
             f"it was {self.layers!r}",
         )
+
+    def __repr__(self) -> str:
+        """Layers, stages, residuals and branches; arrays by their shapes."""
+        return eqx.tree_pformat(_Written(nested(self.layers)))
 
     @property
     def rows(self) -> tuple[int, ...]:
@@ -145,7 +148,7 @@ class Network(eqx.Module):
         below = jax.ShapeDtypeStruct(x.shape, x.dtype)
         weights, held = [], ()
         for place, layer in enumerate(self.layers):
-            with _placed(place, layer):
+            with _placed(self.layers, place):
                 made = layer.init(jax.random.fold_in(key, place), below)
                 _check_made(made)
                 weights.append(made if jax.tree.leaves(made) else nothing(x.dtype))
@@ -159,7 +162,7 @@ class Network(eqx.Module):
         """
         inputs, Z, D, held = [], [], [], ()
         for place, layer in enumerate(self.layers):
-            with _placed(place, layer):
+            with _placed(self.layers, place):
                 if isinstance(layer, Route):
                     held, x = layer.route(held, x, lambda join, a, b: join(a, b))
                     continue
@@ -280,6 +283,16 @@ class Network(eqx.Module):
         return Network(tuple(running(layer) for layer in self.layers))
 
 
+_Written: Any = dataclasses.make_dataclass("Network", ["layers"])
+"""What a network prints."""
+
+
+def name_of(layers: tuple[Any, ...], place: int) -> str:
+    """Where one of a network's items was written, and as what: "layers[1].stack[0] (Dense)"."""
+    where, item = list(written(nested(layers)))[place]
+    return f"{where} ({type(item).__name__})"
+
+
 def _has_hash(layer: Any) -> bool:
     """Whether it can be static under jit, but for its own arrays, which are traced."""
     try:
@@ -292,8 +305,8 @@ def _has_hash(layer: Any) -> bool:
 class _placed:
     """Adds the layer's place in the network to what it complains about."""
 
-    def __init__(self, place: int, layer: Any) -> None:
-        self.place, self.layer = place, layer
+    def __init__(self, layers: tuple[Any, ...], place: int) -> None:
+        self.layers, self.place = layers, place
 
     def __enter__(self) -> None:
         pass
@@ -302,7 +315,7 @@ class _placed:
         if isinstance(error, ValueError | TypeError) and not hasattr(error, "_placed"):
             if type(error) not in (ValueError, TypeError):
                 return  # what another library raises may need other arguments to be made
-            name = f"layers[{self.place}] ({type(self.layer).__name__})"
+            name = name_of(self.layers, self.place)
             kind = ValueError if isinstance(error, ValueError) else TypeError
             placed: Any = kind(f"{str(error).removesuffix('.')} ({name} of the network).")
             placed._placed = True
@@ -439,8 +452,8 @@ def check_inputs(x: jax.Array, network: Network | None = None) -> None:
     )
     require_finite("x", x)
     check = getattr(first, "check", None)
-    if check is not None and not is_traced(x):
-        with _placed(0, first):
+    if network is not None and check is not None and not is_traced(x):
+        with _placed(network.layers, 0):
             check(np.asarray(x))
 
 
@@ -471,7 +484,7 @@ def check_apart(network: Network, x: Any) -> None:
             "x",
             "be one batch, x or Batch(x, y), where samples depend on each other: mini-batches would take"
             " them apart",
-            f"it was MiniBatches, and layers[{place}] ({type(layer).__name__}) joins the"
+            f"it was MiniBatches, and {name_of(network.layers, place)} joins the"
             f" {x.shape[0]} samples",
         )
 

@@ -86,7 +86,7 @@ def test_it_prints_and_compiles_nothing(compilations):
     assert lines[0].startswith("3 layers with knowledge, 5 stages, 3 samples")
     assert lines[1].split()[:4] == ["layer", "reads", "gives", "parameters"]
     assert [line.split("  ")[0] for line in lines[2:]] == [
-        "Embed", "Flatten", "Hold", "1 Dense", "Swap", "2 Dense", "Join", "3 Dense", "total",
+        "Embed", "Flatten", "Merge", "1 Dense", "Merge", "2 Dense", "Merge", "3 Dense", "total",
     ]  # fmt: skip
     assert f"{24 * 7 + 7:,}" in lines[5] and "4 x 6" in lines[2]
     assert f"{found.total('parameters'):,}" in lines[-1]

@@ -8,9 +8,12 @@ import layer_checks as check
 import numpy as np
 import own_parts as own
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import skajax as ska
 from skajax.layers import Flatten, Hold, Join, Merge, Pool, Residual, Swap
+from skajax.layers._routing import nested, written
 
 KEY = jax.random.key(4)
 X = np.random.default_rng(0).uniform(size=(6, 4))
@@ -210,8 +213,9 @@ def test_blocks_in_files_and_in_words(tmp_path):
         dense(4), Hold(), dense(4), Join("sum"), Hold(), Swap(), dense(2), Join("concatenate"), dense(3),
     )  # fmt: skip
     assert network == ska.Network(flat) and hash(network) == hash(ska.Network(flat))
-    names = {**vars(ska.layers), "Network": ska.Network}
-    assert eval(repr(network), names) == network
+    said = repr(network)
+    assert not [name for name in ("Hold", "Join", "Swap") if name in said]
+    assert eval(said, NAMES) == network
     x = jnp.asarray(X, "f")
     run = ska.simulate(network, network.init(KEY, x), x, ska.Euler(0.1), steps=2)
     assert run.entropy.shape == (3, 4)
@@ -219,6 +223,51 @@ def test_blocks_in_files_and_in_words(tmp_path):
     back = ska.load(tmp_path / "run.nc")
     assert back.network == network
     assert jax.tree.structure(back.final.weights) == jax.tree.structure(run.final.weights)
+
+
+NAMES = {**vars(ska.layers), "Network": ska.Network}
+
+ITEMS = st.recursive(
+    st.sampled_from([ska.Dense(2), Pool(None), Flatten()]),
+    lambda item: st.one_of(
+        st.builds(Residual, st.lists(item, min_size=1, max_size=3)),
+        st.builds(
+            Merge,
+            st.lists(st.lists(item, max_size=2).map(tuple), min_size=2, max_size=4),
+            st.sampled_from(["sum", "concatenate"]),
+        ),
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.lists(ITEMS, max_size=4))
+def test_a_network_prints_what_was_written(items):
+    network = ska.Network((*items, ska.Dense(1)))
+    said = repr(network)
+    assert not [name for name in ("Hold", "Join", "Swap") if name in said]
+    assert eval(said, NAMES) == network
+    assert len(list(written(nested(network.layers)))) == len(network.layers)
+
+
+def test_routes_by_hand_print_as_they_are():
+    """Two swaps: no residual, and no merge."""
+    routes = (Hold(), dense(4), Swap(), dense(4), Swap(), Join())
+    assert repr(ska.Network(routes)).count("Swap()") == 2
+
+
+def test_an_error_names_the_place_that_was_written():
+    wrong = ska.Dense(3)  # reads no sequences
+    pair = ska.Dense(4, pointwise=True)
+    for layers, where in (
+        ((pair, wrong), "layers[1] (Dense)"),
+        ((Residual((pair, wrong)),), "layers[0].stack[1] (Dense)"),
+        ((pair, Merge(((), pair, (pair, wrong)))), "layers[1].branches[2][1] (Dense)"),
+        ((Residual(Merge((pair, wrong))),), "layers[0].stack[0].branches[1][0] (Dense)"),
+    ):
+        with pytest.raises(ValueError) as error:
+            ska.Network(layers).init(KEY, jnp.ones((2, 5, 4)))
+        assert f"({where} of the network)" in str(error.value)
 
 
 def init(*layers):
@@ -232,7 +281,7 @@ BAD = {
     "kind": (lambda: Merge((dense(3), ()), "mean"), "kind", "'concatenate'", "'mean'"),
     "shapes": (
         lambda: init(dense(4), Residual((dense(5), dense(3)))), "layers", "add up arrays of one shape",
-        "(6, 4) and (6, 3) (layers[4] (Join) of the network)",
+        "(6, 4) and (6, 3) (layers[1] (Residual) of the network)",
     ),
     "axes": (
         lambda: ska.Network((Merge((own.Convolution(2), own.Convolution(2, size=1)), "concatenate"),)).init(

@@ -22,9 +22,9 @@ class Residual:
     added is the decisions D of the last of them, and the sum is what the next layer reads; so that
     x must have their shape.
 
-    In a network it stands as the items that it is made of: (``Hold()``, the stack, ``Join("sum")``), each
-    with a place among ``network.layers`` and an entry in the weights. Raises ValueError where the shapes
-    do not add up.
+    In ``network.layers`` it stands as the items that it is made of, (``Hold()``, the stack, ``Join("sum")``),
+    each with a place and an entry in the weights; when printed, as it was written. Raises ValueError where
+    the shapes do not add up.
 
     >>> block = ska.layers.Residual((ska.Dense(6), ska.Dense(4)))
     >>> network = ska.Network((ska.Dense(4), block, block, ska.Dense(2)))
@@ -153,6 +153,61 @@ def flat(items: Any) -> Iterator[Any]:
             yield from flat(item.items)
         else:
             yield item
+
+
+def nested(items: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Residuals and branches in the place of what they are made of: :func:`flat` undoes it."""
+    if not balanced(items):
+        return items
+    open_: list[list[list[Any]]] = [[[]]]  # of the network, and of what is not joined yet: branches
+    for item in items:
+        if isinstance(item, Hold):
+            open_.append([[]])
+        elif isinstance(item, Swap):
+            open_[-1].append([])
+        elif isinstance(item, Join):
+            branches = open_.pop()
+            open_[-1][-1] += _joined([tuple(branch) for branch in branches], item)
+        else:
+            open_[-1][-1].append(item)
+    return tuple(open_[0][0])
+
+
+def _joined(branches: list[tuple[Any, ...]], join: Join) -> tuple[Any, ...]:
+    """What is made of a Hold, these branches with a Swap between them, and a Join."""
+    if len(branches) == 1 and branches[0] and join.kind == "sum":
+        return (Residual(branches[0]),)
+    if len(branches) == 2:
+        first, rest = branches
+        others = (rest,)
+        if len(rest) == 1 and isinstance(rest[0], Merge) and rest[0].kind == join.kind:
+            others = rest[0].branches
+        return (Merge((first, *others), join.kind),)
+    between = [part for branch in branches[1:] for part in (Swap(), *branch)]
+    return (Hold(), *branches[0], *between, join)
+
+
+def written(items: Any, within: str = "layers") -> Iterator[tuple[str, Any]]:
+    """Of each of the items that :func:`flat` gives, in which place it was written, and as what.
+
+    Of a route, that of the residual or merge that it belongs to.
+    """
+    for n, item in enumerate(items):
+        here = f"{within}[{n}]", item
+        if isinstance(item, Residual):
+            yield here
+            yield from written(item.stack, f"{here[0]}.stack")
+            yield here
+        elif isinstance(item, Merge):
+            *branches, last = (
+                written(branch, f"{here[0]}.branches[{m}]")
+                for m, branch in enumerate(item.branches)
+            )
+            for branch in branches:
+                yield from (here, *branch, here)
+            yield from (*last, *(here for _ in branches))
+        else:
+            yield here
 
 
 def balanced(items: tuple[Any, ...]) -> bool:
