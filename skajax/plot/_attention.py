@@ -54,25 +54,26 @@ def attention(
         (2,)
     """
     if isinstance(run, Trajectory):
-        shown, A = _of_run(run, layer, times, sample)
+        shown, panels = _of_run(run, layer, times, sample)
     else:
         alone = layer is None and times is None
         must = "be left out, with layer, where weights are given instead of a run"
         require(alone, "times", must, f"it was {times!r}, and layer {layer!r}")
-        shown, A = [], _of_sample(as_array("run", run), sample)[None]
-    rows, heads, positions, _ = A.shape
+        shown, panels = [], _of_sample(as_array("run", run), sample)[None]
+    rows, heads, positions, _ = panels.shape
     if axes is None:
         size = (max(2.1 * heads + 1.5, 3.6), 2.1 * rows + 0.9)
-        style = {"figsize": size, "layout": "constrained", "squeeze": False}
-        _, axes = plt.subplots(rows, heads, sharex=True, sharey=True, **style)
+        _, axes = plt.subplots(
+            rows, heads, sharex=True, sharey=True, squeeze=False, figsize=size, layout="constrained"
+        )
     drawn = np.asarray(axes, dtype=object).ravel()
     must = f"hold one Axes for each of {rows * heads} panels"
     require(len(drawn) == rows * heads, "axes", must, f"there were {len(drawn)}")
-    colours = shades(A, signed=False)
+    colours = shades(panels, signed=False)
     colours["cmap"] = colours["cmap"].with_extremes(bad=GREY)
     for n, ax in enumerate(drawn):
         row, head = divmod(n, heads)
-        weights = np.ma.masked_equal(A[row, head], 0.0)
+        weights = np.ma.masked_equal(panels[row, head], 0.0)
         ax.imshow(weights, interpolation="nearest", **colours)
         ax.spines[:].set(color=INK, linewidth=0.5)
         for axis in (ax.xaxis, ax.yaxis):

@@ -157,7 +157,11 @@ def draw_marks(
 
 def legend_beside(ax: Axes, handles: Sequence[Artist], **options: Any) -> None:
     """A legend to the right of the axes, never on the data."""
-    place = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.02), "borderaxespad": 0.4}
+    place: dict[str, Any] = {
+        "loc": "upper left",
+        "bbox_to_anchor": (1.0, 1.02),
+        "borderaxespad": 0.4,
+    }
     ax.legend(handles=handles, **_PLAIN, handlelength=2.8, **place, **options)
 
 
@@ -165,15 +169,19 @@ def legend_above(ax: Axes, handles: Sequence[Artist]) -> None:
     """A legend in a row above the axes, for those that have a colour bar to the right."""
     if handles:
         texts = [_in_a_row(handle) for handle in handles]
-        place = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "borderaxespad": 0.2}
-        ax.legend(handles, texts, **_PLAIN, ncols=len(handles), **place)
+        place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0)}
+        ax.legend(handles, texts, **_PLAIN, ncols=len(handles), borderaxespad=0.2, **place)
 
 
 def legend_at_the_right(ax: Axes) -> None:
     """A legend in a row above the axes, at their right end, for those with a title at the left."""
     handles = named(ax)
     texts = [_in_a_row(handle) for handle in handles]
-    place = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "borderaxespad": 0.2}
+    place: dict[str, Any] = {
+        "loc": "lower right",
+        "bbox_to_anchor": (1.0, 1.0),
+        "borderaxespad": 0.2,
+    }
     ax.legend(handles, texts, **_PLAIN, ncols=len(handles), handletextpad=0.3, **place)
 
 

@@ -59,8 +59,9 @@ def convergence(dts: Numbers, errors: Mapping[str, Numbers], *, ax: Axes | None 
     if ratios.size:
         ends = np.array([steps.min(), steps.max()])
         guide = 1.6 * ratios.max() * ends  # clear of the curves, above them
-        style = {"color": GREY, "linewidth": 1.2, "linestyle": (0, (3.5, 2)), "zorder": 1}
-        ax.plot(ends, guide, label=r"first order, $\propto \Delta t$", **style)
+        name = r"first order, $\propto \Delta t$"
+        dashes = (0, (3.5, 2))
+        ax.plot(ends, guide, color=GREY, linewidth=1.2, linestyle=dashes, zorder=1, label=name)
     ax.grid(axis="x", color="0.9", linewidth=0.7)
     ax.set(xlabel=r"time step $\Delta t$", ylabel="relative error")
     for axis, (low, high) in ((ax.xaxis, ax.get_xlim()), (ax.yaxis, ax.get_ylim())):
@@ -108,7 +109,7 @@ def invariance(
     ax = convergence(data["dt"].values, curves, ax=ax)
     accuracy = data["accuracy"].item()
     ax.axhline(accuracy, color=INK, linewidth=0.9, linestyle=":", zorder=1)
-    place = {"transform": ax.get_yaxis_transform(), "ha": "right", "va": "bottom"}
-    ax.text(1, accuracy, f"{100 * accuracy:g} %", color=INK, fontsize="small", **place)
+    text = ax.text(1, accuracy, f"{100 * accuracy:g} %", color=INK, fontsize="small")
+    text.set(transform=ax.get_yaxis_transform(), ha="right", va="bottom")
     ax.set(title=str(rules[0]), ylabel=f"relative error, {BY_NAME[observable].label}")
     return ax

@@ -125,7 +125,7 @@ def draw(
         return ax.plot(x, values[0], **style)[0]
     outer_low, low, median, high, outer_high = quantiles(values)
     zorder = style.pop("zorder", 3)
-    band = {"color": style["color"], "linewidth": 0, "zorder": 2}
+    band: dict[str, Any] = {"color": style["color"], "linewidth": 0, "zorder": 2}
     ax.fill_between(x, outer_low, outer_high, alpha=_OUTER, **band)
     if bands > 1:
         ax.fill_between(x, low, high, alpha=_INNER, **band)
@@ -141,7 +141,7 @@ def band_key(*drawn: Curves, bands: int = 2) -> list[Patch]:
     runs = f"{counts[0]} runs" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} runs"
     failed = sum(curves.failed for curves in many)
     runs += f", {failed} failed" if failed else ""
-    style = {"color": GREY, "linewidth": 0}
+    style: dict[str, Any] = {"color": GREY, "linewidth": 0}
     outer = f"5–95 % of\n{runs}" if bands == 1 else "5–95 %"
     patches = [Patch(alpha=0.4, label=outer, **style)]
     if bands > 1:

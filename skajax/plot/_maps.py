@@ -228,7 +228,8 @@ def _draw_flow(
     (curve,) = ax.plot(t, flow, **layer_line(layer, layers))
     at = [moment.t for moment in marked]
     across = [ax.axvline(t, color=GREY, linewidth=0.9, zorder=1) for t in at]
-    style = {"color": layer_colour(layer, layers), "markeredgecolor": "white", "markersize": 6.0}
+    colour = layer_colour(layer, layers)
+    style: dict[str, Any] = {"color": colour, "markeredgecolor": "white", "markersize": 6.0}
     (dots,) = ax.plot(at, np.interp(at, t, flow), "o", clip_on=False, zorder=5, **style)
     draw_marks(ax, PEAK, [(peak.t, peak.value, peak.interior)])
     ax.set(xlabel=TIME, ylabel=label("flow_norm", narrow=True), ylim=(0, 1.12 * peak.value or 1))

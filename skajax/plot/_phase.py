@@ -90,8 +90,9 @@ def _against_knowledge(
     colours = ScalarMappable(Normalize(t[0], t[-1]), TIMES)
     for column, ax in enumerate(axes):
         many = found.values[..., column]
-        line = {"color": GREY if len(many) > 1 else "0.75", "linewidth": 1.0, "zorder": 2}
-        values = draw(ax, Z[:, column], many, **line).get_ydata()
+        grey = GREY if len(many) > 1 else "0.75"
+        curve = draw(ax, Z[:, column], many, color=grey, linewidth=1.0, zorder=2)
+        values = curve.get_ydata()
         dots = {"s": 13, "linewidth": 0, "cmap": TIMES, "norm": colours.norm}
         ax.scatter(Z[:, column], values, c=t, zorder=3, **dots)
         for mark, events in marks:

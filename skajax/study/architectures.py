@@ -165,7 +165,7 @@ def _measured(setting: Setting) -> xr.Dataset:
     leading = float(timescales.spectrum(x, 1).rates[0])
     rates = [leading, *map(hidden_growth, setting.widths[:-1])]
     size = np.asarray([np.sqrt(np.mean(np.square(z))) for z in network.forward(weights, x)[0]])
-    run = _to_beyond_the_peaks(
+    run = to_beyond_the_peaks(
         lambda end: _run(setting, weights, x, np.geomspace(0.03 / max(rates), end, RECORDS - 1)),
         float(np.max(REACH * np.log1p(3 / size) / rates)),
     )
@@ -183,7 +183,7 @@ def _measured(setting: Setting) -> xr.Dataset:
     )
 
 
-def _to_beyond_the_peaks(make: Callable[[float], Trajectory], end: float) -> Trajectory:
+def to_beyond_the_peaks(make: Callable[[float], Trajectory], end: float) -> Trajectory:
     """A run long enough for every layer's flow to have come down, or as long as is tried."""
     doublings = 0
     while True:

@@ -30,7 +30,7 @@ from skajax.layers import Conv, Dense, Flatten, GraphConv, Pool, Recurrent, Self
 from skajax.methods import Adaptive
 from skajax.network import Network
 from skajax.plot import families as figure_of
-from skajax.study.architectures import DONE, NAMES, REACH, RTOL, _to_beyond_the_peaks
+from skajax.study.architectures import DONE, NAMES, REACH, RTOL, to_beyond_the_peaks
 from skajax.study.families_table import families_table
 from skajax.study.kept import kept, open_folder
 from skajax.trajectory import Trajectory
@@ -284,7 +284,7 @@ def _measured(case: Case, growth: np.ndarray) -> xr.Dataset:
     """The curves per decision, and the times that are read off them."""
     network, weights, x, s = _problem(case)
     end = float(REACH * np.log1p(3 / START) * growth.max())
-    run = _to_beyond_the_peaks(
+    run = to_beyond_the_peaks(
         lambda t1: _run(network, weights, x, np.geomspace(0.03 * growth.min(), t1, RECORDS - 1)),
         end,
     )

@@ -4,6 +4,7 @@ A run of K steps η is a discretisation of dW/dt = -∇H over T = η K. If traje
 alone, the errors here would be 0; of a method of order 1 they fall in proportion to η.
 """
 
+import itertools
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -275,9 +276,8 @@ class _Search(NamedTuple):
             dt = step_for(dts, errors, self.accuracy)
             if not dt > self.end / self.most:
                 break
-            K = max(math.ceil(self.end / dt - 1e-9), 3)
-            while K in tried:
-                K += 1
+            least = max(math.ceil(self.end / dt - 1e-9), 3)
+            K = next(K for K in itertools.count(least) if K not in tried)
             tried[K] = self.measure(make, weights, K)
             if tried[K] <= self.accuracy:
                 return float(K), self.end / K, tried[K]

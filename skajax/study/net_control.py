@@ -14,7 +14,7 @@ from skajax._simulate import simulate
 from skajax._version import versions
 from skajax.methods import Adaptive
 from skajax.network import mlp
-from skajax.study.separation import _held_out, fisher_ratio, probe_accuracy
+from skajax.study.separation import fisher_ratio, held_out, probe_accuracy
 
 __all__ = ["net_control"]
 
@@ -46,7 +46,7 @@ def net_control(*, seeds: int = 8, quick: bool = False) -> xr.Dataset:
     images, network = jnp.asarray(x), mlp([32, 16] if quick else [256, 128, 64, 10])
     rows, inputs = [], []
     for seed in each(range(seeds), "seeds", seeds):
-        start, test = network.init(jax.random.key(seed), images), _held_out(y, 0.3, seed)
+        start, test = network.init(jax.random.key(seed), images), held_out(y, 0.3, seed)
         inputs.append((fisher_ratio(x, y), probe_accuracy(x, y, test)))
         for share in KINDS.values():
             weights = start if share is None else timescales.signed(network, start, images, share)

@@ -195,9 +195,9 @@ def separation(
         "be an Adaptive, whose runs are functions of time",
         f"it was {method!r}",
     )
-    held_out = _held_out(labels, test, seed)
+    tested = held_out(labels, test, seed)
     start, inputs = jax.tree.map(lambda a: np.asarray(a, np.float64), (weights, x))
-    measure = lambda features: _measure(np.asarray(features), labels, held_out, seed)
+    measure = lambda features: _measure(np.asarray(features), labels, tested, seed)
     with enable_x64(True):
         start, inputs = jax.tree.map(jnp.asarray, (start, inputs))
         run = simulate(
@@ -237,7 +237,7 @@ def _measure(
     )
 
 
-def _held_out(labels: NDArray[Any], share: float, seed: int) -> NDArray[np.bool_]:
+def held_out(labels: NDArray[Any], share: float, seed: int) -> NDArray[np.bool_]:
     """Of every class that share of the samples, and at least one; at least one is left."""
     require(
         isinstance(share, float) and 0 < share < 1,

@@ -30,7 +30,7 @@ from skajax.trajectory import Trajectory
 
 __all__ = ["ADAPTIVE", "FIXED", "Solver", "work_precision"]
 
-Solver: TypeAlias = diffrax.AbstractSolver | Callable[[float], AbstractMethod]
+Solver: TypeAlias = diffrax.AbstractSolver[Any] | Callable[[float], AbstractMethod]
 """A Diffrax solver; or a function that makes a method of a number: rtol, or the step size dt."""
 
 ADAPTIVE: Mapping[str, Solver] = MappingProxyType(

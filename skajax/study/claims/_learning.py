@@ -141,11 +141,11 @@ def fisher_ratio(
     D: Float[Array | np.ndarray, "samples outputs"], y: Int[np.ndarray, " samples"]
 ) -> float:
     """Variance between the classes' means over variance within the classes, summed over neurons."""
-    D = np.asarray(D, float)
-    means = np.array([D[y == c].mean(axis=0) for c in np.unique(y)])
-    counts = np.array([np.sum(y == c) for c in np.unique(y)])
-    between = np.sum(counts[:, None] * (means - D.mean(axis=0)) ** 2)
-    within = sum(np.sum((D[y == c] - means[i]) ** 2) for i, c in enumerate(np.unique(y)))
+    points = np.asarray(D, float)
+    classes = [points[y == c] for c in np.unique(y)]
+    whole = points.mean(axis=0)
+    between = sum(len(c) * np.sum((c.mean(axis=0) - whole) ** 2) for c in classes)
+    within = sum(np.sum((c - c.mean(axis=0)) ** 2) for c in classes)
     return float(between / within)
 
 
@@ -153,10 +153,9 @@ def nearest_centroid(
     D: Float[Array | np.ndarray, "samples outputs"], y: Int[np.ndarray, " samples"]
 ) -> float:
     """Part of the samples that lie nearest to their own class's mean."""
-    D = np.asarray(D, float)
-    classes = np.unique(y)
-    means = np.array([D[y == c].mean(axis=0) for c in classes])
-    squared = (D**2).sum(1)[:, None] - 2 * D @ means.T + (means**2).sum(1)
+    points, classes = np.asarray(D, float), np.unique(y)
+    means = np.array([points[y == c].mean(axis=0) for c in classes])
+    squared = (points**2).sum(1)[:, None] - 2 * points @ means.T + (means**2).sum(1)
     return float(np.mean(classes[np.argmin(squared, axis=1)] == y))
 
 
