@@ -66,10 +66,10 @@ class RowSpace(eqx.Module):
         """Q V_r, without W_⊥: for velocities, differences and errors of the weights."""
         first, *rest = weights
         if self.basis.ndim == 1:
-            W = jnp.zeros_like(self.outside).at[self.basis].set(first.W)
+            lifted = jnp.zeros_like(self.outside).at[self.basis].set(first.W)
         else:
-            W = jnp.matmul(self.basis, first.W, precision="highest")
-        return (first._replace(W=W), *rest)
+            lifted = jnp.matmul(self.basis, first.W, precision="highest")
+        return (first._replace(W=lifted), *rest)
 
     @eqx.filter_jit
     def weight_norm(self, norms: LayerSeries) -> LayerSeries:
@@ -190,7 +190,7 @@ def _cholesky_rows(x: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     """
     import scipy.linalg
 
-    rows, R = x.astype(np.float64), np.eye(x.shape[0])
+    rows, triangle = x.astype(np.float64), np.eye(x.shape[0])
     for _ in range(2):
         try:
             L = np.linalg.cholesky(rows @ rows.T)
@@ -199,8 +199,8 @@ def _cholesky_rows(x: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
         if L.diagonal().min() < 1e-6 * L.diagonal().max():
             return None
         rows = scipy.linalg.solve_triangular(L, rows, lower=True, check_finite=False)
-        R = R @ L
-    return rows.T, R
+        triangle = triangle @ L
+    return rows.T, triangle
 
 
 def _split(W: np.ndarray, basis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -48,7 +48,7 @@ from skajax._types import (
     Weights,
 )
 from skajax.layers._layer import rate_of
-from skajax.network import Network, check_inputs, check_weights, inner
+from skajax.network import Network, Trace, check_inputs, check_weights, inner
 from skajax.system import flow
 
 __all__ = [
@@ -280,46 +280,56 @@ def minimising_movement(
         "be a whole number, at least 1",
         f"it was {max_steps!r}",
     )
-    solver = optx.LBFGS(rtol=tolerance, atol=tolerance)
     moved, iterations, converged = list(weights), [], []
     velocities, trace = flow(network, weights, x), network.trace(weights, x)
     for row, place in enumerate(network.rows):
-        layer, w, velocity = network.layers[place], weights[place], velocities[place]
-        z, inputs, rate = trace.Z[row], trace.inputs[row], rate_of(layer)
-        changes = partial(trace.decisions[row].changes, z)
-        # u = unit s, with the flow's size for a unit: the tolerance is relative to it.
-        size = inner(velocity, velocity)
-        unit = jnp.sqrt(jnp.where(size > 0, size, 1)).astype(float)
-
-        def after(s: Any, w=w, unit=unit) -> Any:
-            return jax.tree.map(lambda w, s: w + dt * (unit * s).astype(dtype), w, s)
-
-        def objective(
-            s: Any,
-            _: Any,
-            layer=layer,
-            changes=changes,
-            a=inputs,
-            unit=unit,
-            after=after,
-            rate=rate,
-        ) -> Scalar:
-            gained = jnp.sum(changes(layer.knowledge(after(s), a)).entropy)
-            descent = gained / (x.shape[0] * dt)
-            return descent.astype(float) / unit**2 + inner(s, s) / (2 * rate)
-
-        # From rest, where the objective is 0: what is found is no worse than not to move.
-        # Of type float, the precision of the solver's memory.
-        rest = jax.tree.map(lambda v: jnp.zeros(v.shape, float), velocity)
-        found = optx.minimise(objective, solver, rest, max_steps=max_steps, throw=False)
-        moved[place] = after(found.value)
-        iterations.append(found.stats["num_steps"])
-        # The gradient by s is what is left of the implicit step's equation, relative to the flow's size: the
-        # solver itself ends on small steps, and does not look at it.
-        slope = jax.grad(objective)(found.value, None)
-        solved = jnp.sqrt(inner(slope, slope)) <= RESIDUAL * tolerance
-        converged.append((found.result == optx.RESULTS.successful) & solved)
+        entropy = partial(_entropy_gained, network.layers[place], trace, row)
+        rate, w, velocity = rate_of(network.layers[place]), weights[place], velocities[place]
+        moved[place], found, solved = _step(entropy, rate, w, velocity, dt, tolerance, max_steps)
+        iterations.append(found)
+        converged.append(solved)
     return Movement(tuple(moved), jnp.stack(iterations), jnp.stack(converged))
+
+
+def _entropy_gained(layer: Any, trace: Trace, row: int, w: Any) -> Scalar:
+    """F(w) - F(W) of one layer, its inputs given."""
+    Z = trace.Z[row]
+    changes = trace.decisions[row].changes(Z, layer.knowledge(w, trace.inputs[row]))
+    return jnp.sum(changes.entropy) / Z.shape[0]
+
+
+def _step(
+    gained: Callable[[Any], Scalar],
+    rate: ScalarLike,
+    w: Any,
+    velocity: Any,
+    dt: Array,
+    tolerance: float,
+    max_steps: int,
+) -> tuple[Any, Array, Array]:
+    """One layer's implicit step: its weights, the solver's iterations, and whether the step is solved."""
+    # u = unit s, with the flow's size for a unit: the tolerance is relative to it.
+    size = inner(velocity, velocity)
+    unit = jnp.sqrt(jnp.where(size > 0, size, 1)).astype(float)
+
+    def after(s: Any) -> Any:
+        return jax.tree.map(lambda w, s: w + dt * (unit * s).astype(dt.dtype), w, s)
+
+    def objective(s: Any, _: Any) -> Scalar:
+        descent = gained(after(s)) / dt
+        return descent.astype(float) / unit**2 + inner(s, s) / (2 * rate)
+
+    # From rest, where the objective is 0: what is found is no worse than not to move.
+    # Of type float, the precision of the solver's memory.
+    rest = jax.tree.map(lambda v: jnp.zeros(v.shape, float), velocity)
+    solver = optx.LBFGS(rtol=tolerance, atol=tolerance)
+    found = optx.minimise(objective, solver, rest, max_steps=max_steps, throw=False)
+    # The gradient by s is what is left of the implicit step's equation, relative to the flow's size: the
+    # solver itself ends on small steps, and does not look at it.
+    slope = jax.grad(objective)(found.value, None)
+    solved = jnp.sqrt(inner(slope, slope)) <= RESIDUAL * tolerance
+    done = (found.result == optx.RESULTS.successful) & solved
+    return after(found.value), found.stats["num_steps"], done
 
 
 def _checked(network: Network, weights: Weights, x: Inputs) -> tuple[Weights, Array]:

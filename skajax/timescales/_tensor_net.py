@@ -317,15 +317,15 @@ def signed(
     fits = wanted.shape in ((), (len(layers),)) and bool(((wanted >= 0) & (wanted <= 1)).all())
     must = f"be one share from 0 to 1, or one for each of the {len(layers)} layers"
     require(fits, "shares", must, f"it was {shares!r}")
-    D, chosen = x, []
+    below, chosen = x, []
     for layer, entry, p in zip(layers, weights, np.broadcast_to(wanted, len(layers)), strict=True):
-        mean = layer.knowledge(entry, D).mean(axis=0)
+        mean = layer.knowledge(entry, below).mean(axis=0)
         rising = np.diff(np.floor(p * np.arange(layer.width + 1) + 0.5)) > 0
         rises = jnp.zeros_like(mean, bool).at[jnp.argsort(jnp.abs(mean))].set(rising)
         sign = jnp.where((mean > 0) == rises, 1, -1).astype(mean.dtype)
         entry = DenseWeights(entry.W * sign[None, :], entry.b * sign)
         chosen.append(entry)
-        D = decision(layer.knowledge(entry, D))
+        below = decision(layer.knowledge(entry, below))
     return tuple(chosen)
 
 

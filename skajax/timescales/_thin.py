@@ -95,14 +95,16 @@ def drawn(stack: Stack, key: Key, x: Inputs, known: Spectrum, size: Size) -> Thi
     noises, orders, tail = parts[:layers], parts[layers:-1], parts[-1]
     spreads = [_quantiles(n, x.dtype)[jnp.argsort(o)] for n, o in zip(kept, orders, strict=True)]
 
-    W = _without_bias(noises[0].at[0].set(spreads[0]), known.directions[-1, :modes])
-    W = scales[0] * W + stack.biases[0] * known.directions[-1, :modes, None]
+    constant = known.directions[-1, :modes]
+    first = scales[0] * _without_bias(noises[0].at[0].set(spreads[0]), constant)
+    first = first + stack.biases[0] * constant[:, None]
     left_out = known.tail[rows] + (known.coordinates[rows, modes:] ** 2).sum(axis=1)
     offset = scales[0] * jnp.sqrt(left_out)[:, None] * tail
-    weights, gains = [(W, jnp.zeros(kept[0], x.dtype))], [1.0]
+    weights, gains = [(first, jnp.zeros(kept[0], x.dtype))], [1.0]
     for number in range(1, len(widths)):
-        W, below = noises[number], kept[number - 1]
-        W = W - W.mean(axis=0, keepdims=True) + spreads[number][None, :] / math.sqrt(below)
+        noise, below = noises[number], kept[number - 1]
+        centred = noise - noise.mean(axis=0, keepdims=True)
+        W = centred + spreads[number][None, :] / math.sqrt(below)
         b = jnp.broadcast_to(stack.biases[number], (kept[number],))
         weights.append((scales[number] * W, b))
         gains.append(math.sqrt(widths[number - 1] / below))
@@ -133,9 +135,9 @@ def taken(stack: Stack, weights: Weights, x: Inputs, known: Spectrum, size: Size
             Z_all = jnp.matmul(some, W_all, precision="highest")
             amplitude = known.directions[:, 0] @ W_all
             keep = _every(jnp.argsort(amplitude), size.neurons)
-            W = jnp.matmul(known.directions[:, :modes].T, W_all[:, keep], precision="highest")
+            matrix = jnp.matmul(known.directions[:, :modes].T, W_all[:, keep], precision="highest")
             b = jnp.zeros(keep.shape[0], x.dtype)
-            seen = jnp.matmul(known.coordinates[rows, :modes], W, precision="highest")
+            seen = jnp.matmul(known.coordinates[rows, :modes], matrix, precision="highest")
             offset = Z_all[:, keep] - seen
             gains.append(1.0)
         else:
@@ -144,12 +146,12 @@ def taken(stack: Stack, weights: Weights, x: Inputs, known: Spectrum, size: Size
             amplitude = Z_all.mean(axis=0)
             keep = _every(jnp.argsort(amplitude), size.neurons)
             gain = math.sqrt(stack.widths[number - 1] / below.shape[0])
-            W, b = w.W[below][:, keep], w.b[keep]
+            own, b = w.W[below][:, keep], w.b[keep]
             D_mean = gain * D_all[:, below].mean(axis=0)
-            missing = amplitude[keep] - (D_mean @ W + b)
-            W = W + missing[None, :] * D_mean[:, None] / (D_mean @ D_mean)
+            missing = amplitude[keep] - (D_mean @ own + b)
+            matrix = own + missing[None, :] * D_mean[:, None] / (D_mean @ D_mean)
             gains.append(gain)
-        thinned.append((W, b))
+        thinned.append((matrix, b))
         D_all, below = decision(Z_all), keep
     assert offset is not None
     return _thin(stack, x, known, points, offset, thinned, gains)
