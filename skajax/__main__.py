@@ -8,7 +8,7 @@ from skajax import _interrupt
 from skajax._progress import Progress, command_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Sequence
 
     from skajax.cli import Asked
 
@@ -89,7 +89,7 @@ def _load() -> None:
 
 
 @contextmanager
-def _saying(asked: "Asked") -> "Iterator[None]":
+def _saying(asked: "Asked") -> "Generator[None, None, None]":
     """Warnings in one line each; if more is to be said, versions too, and what is logged."""
     import logging
     import warnings

@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
@@ -86,7 +86,7 @@ def _in_main_thread() -> bool:
 
 
 @contextmanager
-def finishing() -> Iterator[None]:
+def finishing() -> Generator[None, None, None]:
     """A block (or, as a decorator, a function) that an interrupt does not stop: it is raised at its end."""
     if _state.deferral is not None or not _in_main_thread():
         yield
@@ -146,7 +146,7 @@ def check() -> None:
 
 
 @contextmanager
-def keeping() -> Iterator[None]:
+def keeping() -> Generator[None, None, None]:
     """A block that has something to keep when it ends: in it, an interrupted command ends by an exception.
 
     Elsewhere it ends at once. An exception would come out of imports with words of their own.

@@ -1,10 +1,10 @@
 """What skajax says beside its results: warnings, and notices of its logger."""
 
 import functools
+import inspect
 import logging
-import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 LOGGER = logging.getLogger("skajax")
@@ -19,14 +19,14 @@ class SkajaxWarning(UserWarning):
 
 def warn(message: str, category: type[SkajaxWarning] = SkajaxWarning) -> None:
     """Warn, at the line of the caller's that called skajax."""
-    frame, level = sys._getframe(1), 2
-    while frame.f_back is not None and _is_ours(frame.f_globals.get("__name__", "")):
+    frame, level = inspect.currentframe(), 1
+    while frame and frame.f_back and _is_ours(frame.f_globals.get("__name__", "")):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, category, stacklevel=level)
 
 
 @contextmanager
-def unwarned() -> Iterator[None]:
+def unwarned() -> Generator[None, None, None]:
     """Without skajax's warnings: for studies that report of each run what they would tell."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SkajaxWarning)

@@ -1,7 +1,7 @@
 """JAX's modes: the precision that it holds, and the transfers that it allows."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, nullcontext
 from typing import ParamSpec, TypeVar
 
@@ -24,7 +24,7 @@ def double_precision() -> bool:
 
 
 @contextmanager
-def working(double: bool | None = None) -> Iterator[None]:
+def working(double: bool | None = None) -> Generator[None, None, None]:
     """While a public function works: in the precision mode that a run was made in, or that of now.
 
     Numbers and arrays that a caller hands in are meant to go to the device:

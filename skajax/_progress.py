@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Literal, ParamSpec, TypeVar
 
@@ -173,7 +173,7 @@ def told(what: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 
 @contextmanager
-def command_line(*, quiet: bool) -> Iterator[None]:
+def command_line(*, quiet: bool) -> Generator[None, None, None]:
     """For as long as a command runs: a line now and then where there is no terminal; or nothing at all."""
     before = _Shown.command, _Shown.quiet
     _Shown.command, _Shown.quiet = True, quiet

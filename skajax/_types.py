@@ -7,10 +7,18 @@ the axes that ``jax.vmap`` has put before it.
 """
 
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float, Int, Num, PRNGKeyArray, PyTree
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Num, PRNGKeyArray
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeAliasType
+
+    # To a type checker a tree is anything: what its leaves are is checked while running.
+    PyTree = TypeAliasType("PyTree", Any, type_params=(TypeVar("Leaf"),))
+else:
+    from jaxtyping import PyTree
 
 __all__ = [
     "AnyArray",

@@ -250,7 +250,7 @@ class Network(eqx.Module):
         """r of each layer and stage, dW/dt = -r ∇E; None where it is 1."""
         found = [rate_of(layer) for layer in self.layers]
         return tuple(
-            None if isinstance(r, float) and r == 1 else jnp.asarray(r, dtype) for r in found
+            None if isinstance(r, float) and r == 1.0 else jnp.asarray(r, dtype) for r in found
         )
 
     def inner(self, a: Weights, b: Weights) -> PerLayer:

@@ -408,8 +408,8 @@ def _observables(dataset: "xarray.Dataset") -> tuple[Observable, ...]:
     found = []
     for name, told in json.loads(dataset.attrs["observables"]).items():
         known = BY_NAME.get(name)
-        fields = {**told, "dims": tuple(told["dims"])}
-        found.append(Observable(name, _Unknown(name), **fields) if known is None else known)
+        told["dims"] = tuple(told["dims"])
+        found.append(Observable(name, _Unknown(name), **told) if known is None else known)
     return tuple(found)
 
 

@@ -33,7 +33,7 @@ import inspect
 import operator
 import os
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, NoReturn, get_args
@@ -267,7 +267,7 @@ class Config:
             self.tables[table] = {**self.tables.get(table, {}), key: value}
 
     @contextmanager
-    def _telling(self, within: str = "", value: Any = None) -> Iterator[None]:
+    def _telling(self, within: str = "", value: Any = None) -> Generator[None, None, None]:
         """Say what does not fit as a ValueError."""
         try:
             yield
@@ -310,7 +310,7 @@ def read(path: str | os.PathLike[str] | None, options: Mapping[str, Any] | None 
 
 
 @contextmanager
-def precision(dtype: str) -> Iterator[None]:
+def precision(dtype: str) -> Generator[None, None, None]:
     """Double precision, for as long as it is asked for."""
     import jax
 

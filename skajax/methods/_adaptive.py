@@ -67,8 +67,8 @@ class Adaptive(AbstractMethod):
     tolerance at rtol=1e-12; records at the solver's own steps (``save_at="steps"``) are not.
     """
 
-    solver: diffrax.AbstractSolver
-    controller: diffrax.AbstractStepSizeController
+    solver: diffrax.AbstractSolver[Any]
+    controller: diffrax.AbstractStepSizeController[Any, Any]
     dt0: ScalarLike | None
     max_steps: int = eqx.field(static=True)
     adjoint: diffrax.AbstractAdjoint
@@ -77,11 +77,11 @@ class Adaptive(AbstractMethod):
 
     def __init__(
         self,
-        solver: diffrax.AbstractSolver | None = None,
+        solver: diffrax.AbstractSolver[Any] | None = None,
         *,
         rtol: ScalarLike | None = None,
         atol: ScalarLike | None = None,
-        controller: diffrax.AbstractStepSizeController | None = None,
+        controller: diffrax.AbstractStepSizeController[Any, Any] | None = None,
         dt0: ScalarLike | None = None,
         max_steps: int = 4096,
         adjoint: diffrax.AbstractAdjoint | None = None,

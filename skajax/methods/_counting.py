@@ -7,6 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 
 from skajax._types import Array, Bool, Int
+from skajax.methods._solvers import Controller, Solver
 
 
 class Count(NamedTuple):
@@ -17,14 +18,14 @@ class Count(NamedTuple):
     fresh: Bool[Array, ""]  # the next step has no last stage to take its first one from
 
 
-class Counting(diffrax.AbstractStepSizeController):
+class Counting(diffrax.AbstractStepSizeController[Any, Any]):
     """A step-size controller that counts the flow's evaluations, and leaves all else to another.
 
     A step of s stages evaluates s times, or s - 1 times where its first stage is the last one of the
     step before (FSAL): not so in the very first step, however often it is rejected, nor after a jump.
     """
 
-    controller: diffrax.AbstractStepSizeController
+    controller: Controller
     stages: int = eqx.field(static=True)
     fsal: bool = eqx.field(static=True)
 
@@ -59,9 +60,7 @@ class Counting(diffrax.AbstractStepSizeController):
         return keep, times[0], times[1], jump, count, result
 
 
-def counted(
-    controller: diffrax.AbstractStepSizeController, solver: diffrax.AbstractSolver
-) -> diffrax.AbstractStepSizeController:
+def counted(controller: Controller, solver: Solver) -> Controller:
     """The controller, counting where the number of stages is known: explicit methods."""
     if isinstance(solver, diffrax.Euler):
         return Counting(controller, stages=1, fsal=False)

@@ -29,7 +29,7 @@ from skajax.methods._method import (
     finite_flow,
 )
 from skajax.methods._outcome import Code
-from skajax.methods._solvers import FROM_CONTROLLER
+from skajax.methods._solvers import FROM_CONTROLLER, Controller, Solver
 from skajax.observables import Observables, needs_start, observe
 from skajax.stop import Rule, Seen, Verdict
 from skajax.system import Instant, System, square
@@ -44,8 +44,8 @@ class Integrator(eqx.Module):
     """What steps: a system, and Diffrax's solver and controller for it."""
 
     system: System
-    solver: diffrax.AbstractSolver
-    controller: diffrax.AbstractStepSizeController
+    solver: Solver
+    controller: Controller
     max_steps: Array
     look: Look
     saves: Saves = eqx.field(static=True)
@@ -54,8 +54,8 @@ class Integrator(eqx.Module):
     def __init__(
         self,
         system: System,
-        solver: diffrax.AbstractSolver,
-        controller: diffrax.AbstractStepSizeController,
+        solver: Solver,
+        controller: Controller,
         max_steps: int,
         look: Look,
         *,
@@ -74,7 +74,7 @@ class Integrator(eqx.Module):
         return self.solver.error_order(self.term)
 
     @property
-    def term(self) -> diffrax.ODETerm:
+    def term(self) -> diffrax.ODETerm[Any]:
         """The flow, as Diffrax asks for it."""
         return diffrax.ODETerm(lambda t, weights, system: system.flow(t, weights))
 
@@ -471,9 +471,9 @@ def step_curve(
 
 def stepping(
     system: System,
-    solver: diffrax.AbstractSolver,
-    controller: diffrax.AbstractStepSizeController,
-) -> tuple[diffrax.AbstractSolver, diffrax.AbstractStepSizeController]:
+    solver: Solver,
+    controller: Controller,
+) -> tuple[Solver, Controller]:
     """The solver with its tolerances, the controller with what counts and sees the whole weights."""
     adapts = isinstance(controller, diffrax.AbstractAdaptiveStepSizeController)
     seeing = Lifted(controller, system.space) if system.space is not None and adapts else controller
@@ -482,9 +482,7 @@ def stepping(
     return _with_tolerances(solver, controller), counted(seeing, solver)
 
 
-def _with_tolerances(
-    solver: diffrax.AbstractSolver, controller: diffrax.AbstractStepSizeController
-) -> diffrax.AbstractSolver:
+def _with_tolerances(solver: Solver, controller: Controller) -> Solver:
     """An implicit solver's own equations, solved as accurately as the steps are, unless it says else.
 
     What ``diffrax.diffeqsolve`` does as well.

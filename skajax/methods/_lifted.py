@@ -7,17 +7,18 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from skajax.methods._solvers import Controller
 from skajax.reduction import RowSpace
 
 
-class Lifted(diffrax.AbstractStepSizeController):
+class Lifted(diffrax.AbstractStepSizeController[Any, Any]):
     """Another controller, shown the whole weights where their row space is what moves.
 
     Controllers scale each weight's error by that weight, which a rotation would change, and with it
     the steps. Lifting costs two matrix products a step; then the steps are those of the whole run.
     """
 
-    controller: diffrax.AbstractStepSizeController
+    controller: Controller
     space: RowSpace
 
     def wrap(self, direction: Any) -> "Lifted":
@@ -62,7 +63,7 @@ class Lifted(diffrax.AbstractStepSizeController):
         return keep, times[0], times[1], jump, (inner, whole), result
 
 
-class Jumping(diffrax.AbstractStepSizeController):
+class Jumping(diffrax.AbstractStepSizeController[Any, Any]):
     """Another controller, whose steps end where the inputs jump.
 
     A step towards a jump ends a few roundings before it, so that all of its stages see the inputs from
@@ -70,7 +71,7 @@ class Jumping(diffrax.AbstractStepSizeController):
     was cut short.
     """
 
-    controller: diffrax.AbstractStepSizeController
+    controller: Controller
     inputs: Any
 
     def wrap(self, direction: Any) -> "Jumping":

@@ -1,12 +1,15 @@
 """Which of Diffrax's solvers and step-size controllers go together, and with a flow dW/dt = F(W)."""
 
 import typing
-from typing import Any
+from typing import Any, TypeAlias
 
 import diffrax
 import optimistix
 
 from skajax._checks import require
+
+Solver: TypeAlias = diffrax.AbstractSolver[Any]
+Controller: TypeAlias = diffrax.AbstractStepSizeController[Any, Any]
 
 FROM_CONTROLLER = diffrax.with_stepsize_controller_tols(optimistix.Chord)().rtol
 """What a root finder holds for a tolerance that it is to take from the step-size controller."""

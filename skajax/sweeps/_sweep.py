@@ -278,7 +278,9 @@ def _store(
         return None
     require_folder("store", store)
     described = {name: _described(arguments, name) for name in arguments.given}
-    same = {"save_at": base.save_at, "until": base.until, "reduction": reduction, "final": final}
+    same: dict[str, Any] = {
+        "save_at": base.save_at, "until": base.until, "reduction": reduction, "final": final,
+    }  # fmt: skip
     # What is there unless it is asked for otherwise is not told: stores of before stay the same sweep's.
     if not isinstance(energy, Entropy) or not energy.local:
         same["energy"] = energy
