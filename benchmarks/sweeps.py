@@ -124,10 +124,11 @@ def seeds(case: Case, count: int, rounds: int) -> None:
     K = 50
     starts = [jax.block_until_ready(case.start(seed)) for seed in range(count)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
-    run = lambda weights: ska.simulate(network, weights, x, ska.Published(T / K), steps=K).entropy
-    together = jax.jit(jax.vmap(run))
+    run = lambda weights: ska.simulate(network, weights, x, ska.Published(T / K), steps=K)
+    # All that a sweep returns: what nobody asks for, jit leaves out.
+    together = jax.jit(jax.vmap(lambda weights: run(weights).records))
     jobs: dict[str, Callable[[], object]] = {
-        "single runs, back to back": lambda: [jax.block_until_ready(run(w)) for w in starts],
+        "single runs, back to back": lambda: [jax.block_until_ready(run(w).records) for w in starts],
         "ska.sweep": lambda: ska.sweep(
             network, lambda seed: starts[seed], x, ska.Published(T / K), steps=K,
             over=ska.grid(seed=range(count)),

@@ -11,9 +11,8 @@ from skajax._messages import warn
 from skajax._types import Weights
 from skajax.decisions import SIGMOID
 from skajax.energies import Entropy
-from skajax.inputs import as_inputs, shape_of
+from skajax.inputs import as_inputs
 from skajax.methods._method import Evolution, end_state
-from skajax.network import expected_knowledge
 from skajax.system import System
 
 SATURATED = 0.6713389318617229
@@ -62,19 +61,22 @@ class SaturatedLanes:
         self.seen, self.hint = 0, ""
         self.found: list[tuple[int, int, float]] = []
 
-    def look(self, lane: int, evolution: Evolution, system: System, x: Any) -> None:
-        """At one that has run; one without a record at t = 0 is not counted."""
+    def look(self, lane: int, evolution: Evolution, system: System, knowledge: Any) -> None:
+        """At one that has run; one without a record at t = 0 is not counted.
+
+        ``knowledge`` has the shapes of its layers'.
+        """
         if not len(evolution.t) or float(evolution.t[0]) != 0 or not _applies(system):
             return
         if "entropy" not in evolution.records:
             return
         self.seen += 1
-        decisions = np.asarray(_decisions(system))
+        decisions = np.asarray([z.size for z in knowledge])
         means = np.asarray(evolution.records.entropy[0]) / decisions
         means = np.where(_sigmoid(system), means, np.nan).tolist()
         layers = _saturated(means)
         if layers:
-            self.hint = self.hint or _hint(x)
+            self.hint = self.hint or _hint(system.inputs)
             self.found.append((lane, layers[0], means[layers[0] - 1]))
 
     def warn(self) -> None:
@@ -108,12 +110,6 @@ def _sigmoid(system: System) -> list[bool]:
 def _applies(system: System) -> bool:
     """Whether it is the entropy that moves the weights."""
     return isinstance(system.energy, Entropy)
-
-
-def _decisions(system: System) -> list[int]:
-    """How many each layer makes, over all samples."""
-    x = shape_of(system.inputs).x
-    return [z.size for z in expected_knowledge(system.network, x.shape, x.dtype)]
 
 
 def _hint(x: Any) -> str:

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
 import jax
@@ -140,8 +140,8 @@ def prepare(
 ) -> tuple[System, Weights]:
     """What :func:`simulate` hands to its method: arguments checked, inputs reduced."""
     inputs = check_arguments(network, x, method, request.until, reduction, energy)
-    find = lambda running, x: find_rows(running, x, reduction)
-    return pose(network, weights, inputs, method, find, energy)
+    problem = pose(network, inputs, method, lambda n, x: find_rows(n, x, reduction), energy)
+    return problem.start(weights)
 
 
 def check_arguments(
@@ -193,33 +193,51 @@ def find_rows(network: Network, x: Inputs, reduction: str) -> row_space.Rows | N
     return row_space.rows(network, x, "full" if reduction == "full" else "auto")
 
 
+class Problem(NamedTuple):
+    """All that runs but for the weights: what many runs may have in common."""
+
+    network: Network
+    """With what only ``init`` reads."""
+    x: jax.ShapeDtypeStruct
+    """Of all samples."""
+    system: System
+    rows: Callable[[], row_space.Rows | None]
+    """The row space of its inputs, if there is one to be used."""
+
+    def start(self, weights: Weights) -> tuple[System, Weights]:
+        """The system, in the row space if it is used, and the weights there; refused if they do not fit."""
+        weights = jax.tree.map(lambda leaf: as_array("weights", leaf), weights)
+        if isinstance(weights, tuple):
+            weights = tuple(w if jax.tree.leaves(w) else nothing(self.x.dtype) for w in weights)
+        check_weights(self.network, weights, self.x)
+        system = self.system
+        if not row_space.reducible(system.network, weights):
+            return system, weights
+        found = self.rows()
+        if found is None:
+            return system, weights
+        space, weights = found.reduce(weights)
+        inputs = Batch(found.x, system.inputs.y)
+        return System(system.network, inputs, system.energy, space), weights
+
+
 def pose(
     network: Network,
-    weights: Weights,
     inputs: Any,
     method: AbstractMethod,
     rows: Callable[[Network, Any], row_space.Rows | None],
     energy: AbstractEnergy | None = None,
-) -> tuple[System, Weights]:
-    """The system, in the row space that ``rows`` finds for the network, if it does; and its weights."""
-    weights = jax.tree.map(lambda leaf: as_array("weights", leaf), weights)
+) -> Problem:
+    """What the method is to solve; ``rows`` finds the row space of a network's inputs."""
     energy = Entropy() if energy is None else energy
     batch = shape_of(inputs)
-    x = batch.x if inputs.moves() else inputs.x
-    if isinstance(weights, tuple):
-        weights = tuple(w if jax.tree.leaves(w) else nothing(x.dtype) for w in weights)
-    check_weights(network, weights, x)
-    given = batch if inputs.moves() else Batch(x, inputs.y)
+    x = batch.x if inputs.moves() else jax.ShapeDtypeStruct(inputs.x.shape, inputs.x.dtype)
+    given = batch if inputs.moves() else Batch(inputs.x, inputs.y)
     energy.check(given, expected_knowledge(network, x.shape, x.dtype))
     running = network.running()
-    system = System(running, inputs, as_arrays(energy, weights_dtype_of(batch.x)))
+    system = System(running, inputs, as_arrays(energy, weights_dtype_of(x)))
     reduces = isinstance(inputs, Batch) and method.rotates and not energy.reads_weights
-    if reduces and row_space.reducible(network, weights):
-        reduced = rows(running, x)
-        if reduced is not None:
-            space, weights = reduced.reduce(weights)
-            return System(running, Batch(reduced.x, inputs.y), system.energy, space), weights
-    return system, weights
+    return Problem(network, x, system, lambda: rows(running, inputs.x) if reduces else None)
 
 
 def weights_dtype_of(x: Any) -> Any:

@@ -496,55 +496,55 @@ def check_weights(network: Network, weights: Weights, x: Any) -> None:
         isinstance(weights, tuple) and len(weights) == layers,
         "weights",
         f"be a tuple with one entry for each of the network's {layers} layers",
-        f"it was a {type(weights).__name__}"
-        + (f" of {len(weights)}" if isinstance(weights, Sequence) else ""),
+        lambda: (
+            f"it was a {type(weights).__name__}"
+            + (f" of {len(weights)}" if isinstance(weights, Sequence) else "")
+        ),
     )
     expected = expected_weights(network, x.shape, x.dtype)
     for number, (entry, shapes) in enumerate(zip(weights, expected, strict=True), start=1):
         got, want = jax.tree.structure(entry), jax.tree.structure(shapes)
-        require(
-            got == want,
-            "weights",
-            f"be what network.init makes (layer {number}: {want})",
-            f"layer {number} was {got}",
-        )
-        for leaf, (path, shape) in zip(
-            jax.tree.leaves(entry), jax.tree.leaves_with_path(shapes), strict=True
-        ):
+        if got != want:
+            must = f"be what network.init makes (layer {number}: {want})"
+            require(False, "weights", must, f"layer {number} was {got}")
+        leaves = zip(jax.tree.leaves(entry), jax.tree.leaves_with_path(shapes), strict=True)
+        for leaf, (path, shape) in leaves:
             name = f"layer {number}'s {jax.tree_util.keystr(path, simple=True)}"
-            require(
-                leaf.shape == shape.shape and leaf.dtype == shape.dtype,
-                "weights",
-                f"fit the network and x ({name}: {shape.shape}, {shape.dtype})",
-                f"{name} was {leaf.shape}, {leaf.dtype}",
-            )
+            if leaf.shape != shape.shape or leaf.dtype != shape.dtype:
+                must = f"fit the network and x ({name}: {shape.shape}, {shape.dtype})"
+                require(False, "weights", must, f"{name} was {leaf.shape}, {leaf.dtype}")
             require_finite("weights", leaf, f" in {name}")
 
 
 def expected_weights(network: Network, shape: tuple[int, ...], dtype: np.dtype) -> Any:
     """Shapes and dtypes of what ``network.init`` makes for inputs like these."""
-    return _shapes(network, shape, dtype)[0]
+    return by_shapes(_made, network, shape, dtype)[0]
 
 
 def expected_knowledge(network: Network, shape: tuple[int, ...], dtype: np.dtype) -> Any:
     """Shapes and dtypes of the layers' knowledge of inputs like these."""
-    return _shapes(network, shape, dtype)[1]
+    return by_shapes(_made, network, shape, dtype)[1]
 
 
-def _shapes(network: Network, shape: tuple[int, ...], dtype: np.dtype) -> Any:
+def by_shapes(
+    function: Callable[..., Any], network: Network, shape: tuple[int, ...], dtype: np.dtype
+) -> Any:
+    """``function(network, shape, dtype)`` by shapes alone, nothing computed; remembered."""
     # Arrays of the layers' own by their shapes, as whatever is compiled for a network knows them.
     form = jax.tree.map(lambda a: _like(a) if eqx.is_array(a) else a, network)
     leaves, structure = jax.tree.flatten(form)
     try:
-        return _known(structure, tuple(leaves), shape, dtype)
+        return _known(function, structure, tuple(leaves), shape, dtype)
     except (TypeError, jax.errors.ConcretizationTypeError):
         # A layer that has no hash, or whose init reads its own arrays' values.
-        return _made(network, shape, dtype)
+        return function(network, shape, dtype)
 
 
 @cached
-def _known(structure: Any, leaves: tuple[Any, ...], shape: Any, dtype: np.dtype) -> Any:
-    return eqx.filter_eval_shape(_made, structure.unflatten(leaves), shape, dtype)
+def _known(
+    function: Any, structure: Any, leaves: tuple[Any, ...], shape: Any, dtype: np.dtype
+) -> Any:
+    return eqx.filter_eval_shape(function, structure.unflatten(leaves), shape, dtype)
 
 
 def _made(network: Network, shape: tuple[int, ...], dtype: np.dtype) -> Any:

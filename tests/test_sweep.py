@@ -8,6 +8,7 @@ import xarray as xr
 
 import skajax as ska
 from skajax.observables import NAMES
+from skajax.sweeps import _plan
 
 X = jax.random.uniform(jax.random.key(0), (10, 8))
 NETWORK = ska.mlp([6, 4], scale=0.3)
@@ -45,6 +46,24 @@ def test_every_lane_is_its_single_run_and_makes_no_step_more():
             assert_is_single(data.sel(dt=dt, seed=seed), run)
     assert int(data.steps.sum()) == 2 * (4 + 24 + 49)
     assert data.steps.values[:, 0].tolist() == [4, 24, 49]
+
+
+def test_what_lanes_have_in_common_is_made_once(monkeypatch):
+    made = []
+
+    def count(name):
+        function = getattr(_plan, name)
+        monkeypatch.setattr(_plan, name, lambda *args: made.append(name) or function(*args))
+
+    names = ["pose", "as_arrays", "numbers", "expected_knowledge"]
+    for name in names:
+        count(name)
+    data = ska.sweep(
+        NETWORK, start, X, lambda dt: ska.Euler(dt), steps=3,
+        over=ska.grid(dt=[0.1, 0.05], seed=range(8)),
+    )  # fmt: skip
+    assert data.sizes["seed"] == 8
+    assert sorted(made) == sorted(2 * names)  # once for each method
 
 
 def test_the_order_of_lanes_changes_nothing(compilations):

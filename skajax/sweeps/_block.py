@@ -18,7 +18,6 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from skajax._numbers import as_arrays
 from skajax._types import Array, Int, Weights
 from skajax.methods import AbstractMethod, Adaptive, Evolution, Method, Outcome, Stats
 from skajax.methods._adaptive import end_time, integrate_inside, save_times
@@ -45,6 +44,7 @@ class Lane(NamedTuple):
     """One run of a block."""
 
     method: AbstractMethod
+    """With its numbers as arrays."""
     system: System
     weights: Weights
     request: Request
@@ -72,8 +72,6 @@ def evolve_together(
     lane that does not come to its end is None: its own run tells what happened to it. The others'
     final states are there where they are asked for.
     """
-    dtype = lanes[0].system.dtype
-    lanes = [lane._replace(method=as_arrays(lane.method, dtype)) for lane in lanes]
     if isinstance(lanes[0].method, Method):
         return _Steps(lanes, mesh, final).run()
     return _solve_together(lanes, mesh, final)
@@ -105,11 +103,11 @@ class _Stack(eqx.Module):
 
     def __init__(self, trees: Sequence[Any], mesh: Mesh | None) -> None:
         """Stack on the host, where nothing is compiled for so many lanes of such a shape."""
-        arrays, rests = zip(*(eqx.partition(tree, eqx.is_array) for tree in trees), strict=True)
-        columns = list(zip(*map(jax.tree.leaves, arrays), strict=True))
+        arrays, rest = eqx.partition(trees[0], eqx.is_array)
+        columns = list(zip(*(filter(eqx.is_array, jax.tree.leaves(t)) for t in trees), strict=True))
         same = [all(leaf is column[0] for leaf in column) for column in columns]
         self.axes = tuple(None if shared else 0 for shared in same)
-        self.rest = rests[0], jax.tree.structure(arrays[0])
+        self.rest = rest, jax.tree.structure(arrays)
         leaves = [
             column[0] if shared else np.stack([np.asarray(leaf) for leaf in column])
             for column, shared in zip(columns, same, strict=True)
@@ -339,17 +337,20 @@ class _Steps:
         parts, self.parts[n] = self.parts[n], []
         if verdict is not None or self.records_end:
             parts = [*parts, last]
-        records = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+        records = parts[0]
+        if len(parts) > 1:
+            records = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
         t, code, layer, rule = last.t[-1], Code.COMPLETED, 0, -1
         if verdict is not None:
             code, layer, rule = Code.STOPPED, int(verdict.layer), int(verdict.rule)
         state: Any = None
         if weights is not None:
             state = end_state(self.lanes[n].system, weights, jnp.asarray(t))
+        method, request = self.lanes[n].method, self.lanes[n].request
         self.ended[n] = Evolution(
             records.t, records.observables, state,
             Stats(evaluations=taken, steps=taken, rejected=0),
-            Outcome(code, jnp.asarray(t), taken, layer, rule),
+            Outcome(code, jnp.asarray(t), taken, layer, rule, request.rules, method.note),
         )  # fmt: skip
 
 
@@ -425,6 +426,9 @@ def _solve_together(
         spent = None if evaluations is None else int(evaluations)
         ended.append(Evolution(
             times, observed, state, Stats(spent, int(steps), int(rejected)),
-            Outcome(int(code), jnp.asarray(end), int(step), int(layer), int(rule)),
+            Outcome(
+                int(code), jnp.asarray(end), int(step), int(layer), int(rule), lane.request.rules,
+                lane.method.note,
+            ),
         ))  # fmt: skip
     return ended

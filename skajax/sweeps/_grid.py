@@ -149,6 +149,7 @@ class Arguments:
             for name, value in given.items()
         }
         self._made: dict[Any, Any] = {}
+        self._held: set[int] = set()
         self._bytes = 0
 
     def __len__(self) -> int:
@@ -177,9 +178,13 @@ class Arguments:
                 # Of where it was raised the lines are kept, not the arrays that were there.
                 traceback.clear_frames(error.__traceback__)
                 value = error
-            size = tree_bytes(value)
+            # What is kept already, as a part of something else, takes no more.
+            leaves = {id(leaf): leaf for leaf in jax.tree.leaves(value)}
+            new = {place: leaf for place, leaf in leaves.items() if place not in self._held}
+            size = tree_bytes(new)
             if self._bytes + size <= KEPT:
                 self._made[key] = value
+                self._held |= new.keys()
                 self._bytes += size
         if isinstance(value, Exception):
             raise value

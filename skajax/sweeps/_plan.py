@@ -14,14 +14,21 @@ from jax.sharding import Mesh
 from skajax._checks import require
 from skajax._memory import available_bytes, in_words
 from skajax._numbers import as_arrays
-from skajax._simulate import check_arguments, find_rows, weights_dtype_of
+from skajax._simulate import (
+    Problem,
+    check_arguments,
+    find_rows,
+    numbers,
+    pose,
+    weights_dtype_of,
+)
 from skajax.energies import AbstractEnergy
-from skajax.inputs import Batch, shape_of
+from skajax.inputs import shape_of
 from skajax.methods import AbstractMethod, Adaptive, Euler, Method, Published
 from skajax.methods._adaptive import SAVES
 from skajax.methods._fixed import CHUNK
 from skajax.methods._method import Request
-from skajax.network import Network, expected_knowledge, expected_weights
+from skajax.network import Network, by_shapes, expected_knowledge, expected_weights
 from skajax.observables import needs_start
 from skajax.reduction import Rows
 from skajax.sweeps._block import devices_of, joins, widths
@@ -44,19 +51,33 @@ class Spec(NamedTuple):
     """A lane before its weights are there."""
 
     lane: int
-    network: Network
-    inputs: Any
+    problem: Problem
     x: jax.ShapeDtypeStruct
     """Shape and dtype of a batch."""
+    knowledge: tuple[jax.ShapeDtypeStruct, ...]
+    """Of each layer."""
     batch: Any
     """Alike for lanes whose x is."""
-    rows: Rows | None
     method: AbstractMethod
+    arrays: AbstractMethod
+    """The same with its numbers as arrays."""
+    parameters: dict[str, np.ndarray]
+    """These numbers by their names."""
     request: Request
     steps: int | None
     """K, of a run whose steps are known beforehand."""
     cost: float
     """By which lanes are sorted: steps, or about how many there will be."""
+
+    @property
+    def network(self) -> Network:
+        """As it runs."""
+        return self.problem.system.network
+
+    @property
+    def rows(self) -> Rows | None:
+        """The row space of its inputs, if it runs there."""
+        return self.problem.rows()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,31 +175,44 @@ def look(
 ) -> tuple[Spec, Any]:
     """A lane, its inputs in their ``place``, and the key of its group.
 
-    Raises ValueError where its arguments do not fit, and what their functions raise.
+    Lanes that differ by their weights alone are looked at once. Raises ValueError where a lane's
+    arguments do not fit, and what their functions raise.
     """
     get = lambda name: arguments.get(name, lane)
     keys = {name: arguments.key(name, lane) for name in ("network", "x", "method", "t1", "steps")}
-    network, method = get("network"), get("method")
-    given = arguments.make(("array", keys["x"]), lambda: place(get("x")))
-    inputs = arguments.make(
-        ("checked", keys["network"], keys["x"], keys["method"]),
-        lambda: check_arguments(network, given, method, base.until, reduction, energy),
-    )
-    request, running = base._replace(t1=get("t1"), steps=get("steps")), network.running()
-    # One for all lanes with this batch: what they read is there once.
-    rotates = method.rotates and isinstance(inputs, Batch) and not energy.reads_weights
-    rows = arguments.make(
-        ("rows", keys["x"], getattr(running.layers[0], "rows", None), rotates),
-        lambda: (find_rows(running, inputs.x, reduction) if rotates else None,),
-    )[0]
-    steps, cost = arguments.make(
-        ("cost", *keys.values()), lambda: _cost(method, request, System(running, inputs, energy))
-    )
-    x = shape_of(inputs).x
-    spec = Spec(lane, running, inputs, x, keys["x"], rows, method, request, steps, cost)
-    form = None if rows is None else (rows.x.shape, rows.basis.dtype)
-    alike = _form(as_arrays(method, weights_dtype_of(x)))
-    return spec, (_form(running), _form(inputs), form, alike)
+
+    def first() -> tuple[Spec, Any]:
+        network, method = get("network"), get("method")
+        given = arguments.make(("array", keys["x"]), lambda: place(get("x")))
+        problem = arguments.make(
+            ("problem", keys["network"], keys["x"], keys["method"]),
+            lambda: _problem(network, given, method),
+        )
+        request = base._replace(t1=get("t1"), steps=get("steps"))
+        steps, cost = _cost(method, request, problem.system)
+        x, dtype = shape_of(problem.system.inputs).x, problem.system.dtype
+        arrays, told = as_arrays(method, dtype), jax.device_get(numbers(method, dtype))
+        Z = expected_knowledge(problem.system.network, x.shape, x.dtype)
+        spec = Spec(lane, problem, x, Z, keys["x"], method, arrays, told, request, steps, cost)
+        rows = spec.rows
+        form = None if rows is None else (rows.x.shape, rows.basis.dtype)
+        return spec, (_form(spec.network), _form(problem.system.inputs), form, _form(arrays))
+
+    def _problem(network: Network, given: Any, method: AbstractMethod) -> Problem:
+        inputs = check_arguments(network, given, method, base.until, reduction, energy)
+        problem = pose(network, inputs, method, rows, energy)
+        found = problem.rows()
+        return problem._replace(rows=lambda: found)
+
+    def rows(network: Network, x: Any) -> Rows | None:
+        # One for all lanes with this batch: what they read is there once.
+        width = getattr(network.layers[0], "rows", None)
+        return arguments.make(
+            ("rows", keys["x"], width), lambda: (find_rows(network, x, reduction),)
+        )[0]
+
+    spec, key = arguments.make(("spec", *keys.values()), first)
+    return spec._replace(lane=lane), key
 
 
 def make_groups(
@@ -235,7 +269,7 @@ def _worthwhile(spec: Spec) -> int:
     # A layer's weights are used at every position of every sample: of a dense layer, once a sample.
     used = [
         z.size // z.shape[-1] * sum(leaf.size for leaf in jax.tree.leaves(weights[place]))
-        for place, z in zip(spec.network.rows, _knowledge(spec), strict=True)
+        for place, z in zip(spec.network.rows, spec.knowledge, strict=True)
     ]
     return 1 if 4 * sum(used) >= BUSY else WIDEST
 
@@ -264,13 +298,9 @@ def _inputs(spec: Spec) -> tuple[int, ...]:
 
 
 def _name(spec: Spec) -> str:
-    shapes = [spec.x.shape, *(z.shape for z in _knowledge(spec))]
+    shapes = [spec.x.shape, *(z.shape for z in spec.knowledge)]
     sizes = "-".join("x".join(map(str, shape[1:])) for shape in shapes)
     return f"{spec.method.name}, {sizes}, {spec.x.shape[0]} samples"
-
-
-def _knowledge(spec: Spec) -> Any:
-    return expected_knowledge(spec.network, spec.x.shape, spec.x.dtype)
 
 
 def _bytes(spec: Spec, mesh: Mesh | None) -> tuple[int, int]:
@@ -281,22 +311,22 @@ def _bytes(spec: Spec, mesh: Mesh | None) -> tuple[int, int]:
     )
     whole, weights = width(spec.x.shape), width(_inputs(spec))
     parts = 1 if mesh is None else mesh.size // devices_of(mesh)
-    activations = sum(z.size for z in _knowledge(spec)) // parts
+    activations = sum(z.size for z in spec.knowledge) // parts
     shared = math.prod(_inputs(spec)) // parts
     # What lies outside of the row space is there for the lane and for its block, beside what it is of.
     outside = 0 if spec.rows is None else 2 * (whole - weights) + whole
+    kept = by_shapes(_kept, spec.network, spec.x.shape, spec.x.dtype)
     copies, slices = _arrays(spec.method, needs_start(spec.request.observe))
-    each = int(copies * weights + slices * activations) + 2 * _kept(spec) // parts + outside
+    each = int(copies * weights + slices * activations) + 2 * kept // parts + outside
     records = CHUNK if spec.steps is not None else _rows(spec)
     return size * shared, size * (each + 2 * records * _record(spec))
 
 
-def _kept(spec: Spec) -> int:
+def _kept(network: Network, shape: tuple[int, ...], dtype: np.dtype) -> int:
     """What a layer keeps for its own gradient, beside its inputs and weights; of the one that keeps most.
 
     Of attention, for example, its maps. XLA plans about twice as much, for one layer at a time.
     """
-    network = spec.network
 
     def pullbacks(x: Any) -> Any:
         weights = network.init(jax.random.key(0), x)
@@ -308,8 +338,8 @@ def _kept(spec: Spec) -> int:
         ]
 
     numbers = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
-    given, kept = jax.eval_shape(pullbacks, spec.x)
-    weights = expected_weights(network, spec.x.shape, spec.x.dtype)
+    given, kept = jax.eval_shape(pullbacks, jax.ShapeDtypeStruct(shape, dtype))
+    weights = expected_weights(network, shape, dtype)
     rows = zip(kept, given, network.rows, strict=True)
     return max(0, *(numbers(k) - numbers(a) - numbers(weights[place]) for k, a, place in rows))
 
@@ -344,7 +374,7 @@ def _rows(spec: Spec) -> int:
 
 def _record(spec: Spec) -> int:
     """The numbers of one record."""
-    sizes = {"layer": len(spec.network.rows), "output": _knowledge(spec)[-1].shape[-1]}
+    sizes = {"layer": len(spec.network.rows), "output": spec.knowledge[-1].shape[-1]}
     each = [math.prod(sizes.get(dim, 1) for dim in o.dims) for o in spec.request.observe]
     return 1 + sum(each)
 

@@ -1,6 +1,5 @@
 """What lanes came to, as one labelled dataset: padded where one is longer than another."""
 
-import dataclasses
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,10 +10,9 @@ import numpy as np
 
 from skajax._described import leaf_names
 from skajax._messages import SkajaxWarning
-from skajax._simulate import numbers
 from skajax._version import versions
 from skajax.inputs import shape_of
-from skajax.methods import AbstractMethod, Evolution
+from skajax.methods import Evolution
 from skajax.methods._outcome import ENDED, Code
 from skajax.observables import Observable
 from skajax.system import System
@@ -37,30 +35,29 @@ class Row(NamedTuple):
 
     lane: int
     variables: Mapping[str, tuple[tuple[str, ...], np.ndarray]]
-    attrs: Mapping[str, Mapping[str, str]] = {}
-    """Of variables, what there is to say."""
+    observe: Sequence[Observable] = ()
+    """What of them are observables."""
 
 
 def row(
     lane: int,
     evolution: Evolution,
-    method: AbstractMethod,
+    parameters: Mapping[str, np.ndarray],
     system: System,
     observe: Sequence[Observable],
     *,
     final: bool,
 ) -> Row:
     """Of a lane that ran; ``final`` adds the state it ended in."""
+    recorded = evolution.records.values
     variables: dict[str, tuple[tuple[str, ...], np.ndarray]] = {
         "t": (("record",), np.asarray(evolution.t))
     }
     for each in observe:
-        variables[each.name] = (("record", *each.dims), np.asarray(evolution.records[each.name]))
-    stats = dataclasses.replace(
-        evolution.stats, rank=math.prod(shape_of(system.inputs).x.shape[1:])
-    )
-    told = scalars(evolution.outcome, numbers(method, system.dtype), stats)
-    for name, value in told.items():
+        variables[each.name] = (("record", *each.dims), np.asarray(recorded[each.name]))
+    rank = math.prod(shape_of(system.inputs).x.shape[1:])
+    told = scalars(evolution.outcome, parameters, evolution.stats)
+    for name, value in (told | {"rank": rank}).items():
         variables[name] = ((), np.asarray(value))
     variables["outcome"] = ((), np.asarray(str(evolution.outcome)))
     if final:
@@ -68,7 +65,7 @@ def row(
         for name, leaf in zip(leaf_names(evolution.final), leaves, strict=True):
             axes = tuple(f"{name}_{axis}" for axis in range(leaf.ndim))
             variables[name] = (axes, np.asarray(leaf))
-    return Row(lane, variables, {each.name: each.describe() for each in observe})
+    return Row(lane, variables, observe)
 
 
 def refused(lane: int, error: Exception, place: str) -> Row:
@@ -89,10 +86,11 @@ def stacked(rows: Sequence[Row], attrs: Mapping[str, Any] | None = None) -> "xar
     import xarray as xr
 
     names: dict[str, tuple[str, ...]] = {}
-    told: dict[str, Mapping[str, str]] = {"t": {"long_name": "time", "units": "time"}}
+    observed = {item.name: item for each in rows for item in each.observe}
+    told = {name: item.describe() for name, item in observed.items()}
+    told["t"] = {"long_name": "time", "units": "time"}
     sizes: dict[str, int] = {}
     for each in rows:
-        told |= each.attrs
         for name, (axes, value) in each.variables.items():
             names[name] = axes
             for axis, size in zip(axes, value.shape, strict=True):
@@ -142,27 +140,28 @@ def assemble(
     data: "xarray.Dataset", axes: Mapping[str, Sequence[Any]], labels: Mapping[str, np.ndarray]
 ) -> "xarray.Dataset":
     """Lanes over their named axes; those that are not there have the outcome "missing"."""
-    import pandas as pd
     import xarray as xr
 
     if "steps" in axes:  # which tells what the statistic would
         data = data.drop_vars("steps", errors="ignore")
     shape = [len(values) for values in axes.values()]
-    every = np.arange(int(np.prod(shape)))
+    every = np.arange(math.prod(shape))
     if data.sizes["lane"] < len(every):
         missing = ~np.isin(every, data["lane"].values)
         data = data.reindex(lane=every)
         data["outcome"] = data["outcome"].where(~missing, "missing: not yet run")
         data["outcome_code"] = data["outcome_code"].where(~missing, Code.MISSING).astype(int)
-    else:
-        data = data.sortby("lane")
-    index = pd.MultiIndex.from_product([range(size) for size in shape], names=list(axes))
-    # Whatever the axes are called, "lane" among them.
-    every = "_".join(("lane", *axes))
-    coords = xr.Coordinates.from_pandas_multiindex(index, every)
-    data = data.drop_vars("lane").rename_dims(lane=every).assign_coords(coords).unstack(every)
-    order = [name for name in ("record", "layer", "output") if name in data.dims]
-    return data.transpose(*axes, *order, ...).assign_coords(labels)
+    at, coords = np.argsort(data["lane"].values), set(data.coords) - {"lane"}
+
+    def spread(item: xr.Variable) -> xr.Variable:
+        if "lane" not in item.dims:
+            return item
+        item = item.transpose("lane", "record", "layer", "output", ..., missing_dims="ignore")
+        values = item.values[at].reshape(*shape, *item.shape[1:])
+        return xr.Variable((*axes, *item.dims[1:]), values, item.attrs)
+
+    items = {name: spread(item) for name, item in data.variables.items() if name != "lane"}
+    return xr.Dataset(items, attrs=data.attrs).set_coords(coords).assign_coords(labels)
 
 
 def _padded(found: Sequence[np.ndarray | None], shape: tuple[int, ...]) -> np.ndarray:

@@ -15,7 +15,6 @@ from jax.sharding import PartitionSpec as P
 from skajax._checks import require
 from skajax._memory import make_room_for_programs
 from skajax._saturation import SaturatedLanes
-from skajax._simulate import pose
 from skajax.energies import AbstractEnergy
 from skajax.inputs import Batch, as_inputs
 from skajax.methods._method import Request
@@ -106,15 +105,11 @@ class Runner:
         ready: list[tuple[Spec, Lane]] = []
         for spec in specs:
             try:
-                network, weights = (
-                    self.arguments.get(n, spec.lane) for n in ("network", "weights")
-                )
-                rows = lambda _, __, s=spec: s.rows
-                posed = pose(network, weights, spec.inputs, spec.method, rows, self.energy)
+                started = spec.problem.start(self.arguments.get("weights", spec.lane))
             except Exception as error:
                 yield self.lost(spec.lane, error)
             else:
-                ready.append((spec, Lane(spec.method, *posed, spec.request)))
+                ready.append((spec, Lane(spec.arrays, *started, spec.request)))
         together: list[Any] = [None] * len(ready)
         several = len(ready) > 1 or devices_of(self.mesh) > 1
         if ready and several and joins(ready[0][1].method, ready[0][1].request, self.mesh):
@@ -125,11 +120,11 @@ class Runner:
             try:
                 if evolution is None:
                     # By itself; or again by itself, to be told what happened to it.
-                    evolution = lane.method.evolve(lane.system, lane.weights, lane.request)
-                self.saturated.look(spec.lane, evolution, lane.system, spec.inputs)
-                told = evolution.explained(lane.method, lane.request)
+                    evolution = spec.method.evolve(lane.system, lane.weights, lane.request)
+                    evolution = evolution.explained(spec.method, spec.request)
+                self.saturated.look(spec.lane, evolution, spec.problem.system, spec.knowledge)
                 found = row(
-                    spec.lane, told, lane.method, lane.system, lane.request.observe,
+                    spec.lane, evolution, spec.parameters, lane.system, spec.request.observe,
                     final=self.final,
                 )  # fmt: skip
             except Exception as error:
