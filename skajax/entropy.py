@@ -40,7 +40,8 @@ BITS = 1 / _LN2
 @jax.custom_jvp
 def decision(z: RealLike) -> AnyArray:
     """Decision probability D = σ(z) = 1 / (1 + e^-z) (above eq. 13)."""
-    return jax.nn.sigmoid(z)
+    _, _, e = _tail(z)
+    return jnp.where(jnp.asarray(z) < 0, e, 1) / (1 + e)
 
 
 @decision.defjvp
@@ -56,8 +57,7 @@ def decision_derivative(z: RealLike) -> AnyArray:
     Written e / (1 + e)² with e = e^-|z|: the difference 1 - σ(z) has no correct digit left in float32
     from z ≈ 16 on, where the flow of a well-trained layer lives.
     """
-    _, root, e = _tail(z)
-    return root * (root / ((1 + e) * (1 + e)))
+    return _slope(_tail(z)[2])
 
 
 @decision_derivative.defjvp
@@ -82,7 +82,7 @@ def entropy(z: RealLike) -> AnyArray:
     a, root, e = _tail(z)
     # Far out, (1 + a) e is h to rounding, and a normal number where e is none.
     far = ((1 + a) * root * BITS) * root
-    near = BITS * (jnp.log1p(e) + a * (e / (1 + e)))
+    near = BITS * (_log1p(e) + a * (e / (1 + e)))
     return jnp.where(e < float(jnp.finfo(e.dtype).eps) / 4, far, near)
 
 
@@ -132,8 +132,20 @@ def _tail(z: RealLike) -> tuple[Array, Array, Array]:
     """
     z = jnp.asarray(z)
     a = jnp.minimum(jnp.abs(z), float(jnp.finfo(z.dtype).max))
-    root = jnp.exp(-a / 2)
+    # At most 1 it is anyway; but of the square of an exponential XLA would make a second one.
+    root = jnp.minimum(jnp.exp(-a / 2), 1)
     return a, root, root * root
+
+
+def _log1p(e: Array) -> Array:
+    """ln(1 + e), for e from 0 to 1: with what rounding took off 1 + e. Half as dear as ``jnp.log1p``."""
+    one = 1 + e
+    return jnp.log(one) + ((1 - one) + e) / one
+
+
+def _slope(e: Array) -> Array:
+    """D' by e^-|z|."""
+    return e / ((1 + e) * (1 + e))
 
 
 def lagrangian(z: RealLike, zdot: RealLike) -> AnyArray:
@@ -194,18 +206,25 @@ def changes(z0: RealLike, z: RealLike) -> Changes:
     ``z0`` and ``z``: knowledge of the same shape and dtype. Costs an entropy and a decision at each.
     """
     z0, z = jnp.asarray(z0), jnp.asarray(z)
-    D0, D, h0, h = decision(z0), decision(z), entropy(z0), entropy(z)
-    d, near = z - z0, jnp.abs(z - z0) < (4000 * float(jnp.finfo(z.dtype).eps)) ** 0.2
-    short = jnp.where(near, d, 0)
-    # f and f' of both integrals: D and D'; z D' and D' + z D''.
-    slope0, slope = decision_derivative(z0), decision_derivative(z)
-    pull0, pull = -_LN2 * entropy_gradient(z0), -_LN2 * entropy_gradient(z)
-    bend0, bend = slope0 + pull0 * (1 - 2 * D0), slope + pull * (1 - 2 * D)
-    rule = lambda f0, f, fdot0, fdot: short * ((f0 + f) / 2 - short / 12 * (fdot - fdot0))
-    far = _LN2 * (h - h0)
-    softplus = jnp.where(near, rule(D0, D, slope0, slope), _times(z, D) - _times(z0, D0) + far)
-    entropy_change = jnp.where(near, -rule(pull0, pull, bend0, bend), far)
-    return Changes(softplus, BITS * entropy_change)
+    d = z - z0
+    near = jnp.abs(d) < (4000 * float(jnp.finfo(z.dtype).eps)) ** 0.2
+    (D0, slope0, pull0, bend0), (D, slope, pull, bend) = _integrands(z0), _integrands(z)
+    h0, h = entropy(z0), entropy(z)
+    rule = lambda f0, f, fdot0, fdot: d * ((f0 + f) / 2 - d / 12 * (fdot - fdot0))
+    # softplus(z) = z D + ln 2 h: one logarithm serves both.
+    far = (_times(z, D) + _LN2 * h) - (_times(z0, D0) + _LN2 * h0)
+    return Changes(
+        jnp.where(near, rule(D0, D, slope0, slope), far),
+        jnp.where(near, -BITS * rule(pull0, pull, bend0, bend), h - h0),
+    )
+
+
+def _integrands(z: Array) -> tuple[Array, Array, Array, Array]:
+    """D and D', z D' and its derivative D' + z D''."""
+    a, _, e = _tail(z)
+    D, slope = decision(z), _slope(e)
+    pull = jnp.clip(z, -a, a) * slope
+    return D, slope, pull, slope + pull * (1 - 2 * D)
 
 
 def _times(z: Array, D: Array) -> Array:
