@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from skajax import entropy as ent
 from skajax._checks import nearest, require
-from skajax._types import Array, PerLayer
+from skajax._types import Array
 from skajax.energies import AbstractEnergy
 from skajax.network import Network
 from skajax.system import Instant
@@ -188,16 +188,6 @@ RESERVED = frozenset(
 """Names that results have for something else."""
 
 
-def _net(instant: Instant, sign: int) -> PerLayer:
-    if instant.changes is not None:
-        return instant.changes.net[sign]
-    if instant.before is None:
-        return jnp.zeros(len(instant.Z), instant.system.dtype)
-    rows = zip(instant.network.decisions, instant.before, instant.Z, strict=True)
-    parts = [decision.changes(z0, z) for decision, z0, z in rows]
-    return jnp.stack([jnp.sum(c.potential) + sign * jnp.sum(c.entropy) for c in parts])
-
-
 PAPER = (
     Observable(
         "entropy",
@@ -265,7 +255,7 @@ PAPER = (
     ),
     Observable(
         "tensor_net",
-        lambda i: _net(i, +1),
+        lambda i: i.net(+1),
         "Tensor Net, published sign", r"$\mathrm{Net}$", "1",
         "Net since the run's start (eq. 8, 26), in the sign of the published figures",
         signed=True, from_start=True,
@@ -279,7 +269,7 @@ PAPER = (
     ),
     Observable(
         "tensor_net_equation",
-        lambda i: _net(i, -1),
+        lambda i: i.net(-1),
         "Tensor Net, equation's sign", r"$\mathrm{Net}$", "1",
         "Net since the run's start (eq. 8, 26), in the sign of the equation",
         signed=True, from_start=True,

@@ -302,6 +302,25 @@ class Instant:
         slopes = self.network.slopes(self.Z, self.changes.Zdot)
         return self._per_time(dots(self.Z, slopes))
 
+    def net(self, sign: int) -> PerLayer:
+        """The Tensor Net since the run's start, Δφ ± ΔH, in the published sign +1 or the equation's -1."""
+        if self.changes is not None:
+            return self.changes.net[sign]
+        potential, entropy = self._potentials
+        return potential + sign * entropy
+
+    @cached_property
+    def _potentials(self) -> tuple[PerLayer, PerLayer]:
+        """Changes of φ, nats, and of H, bits, since the run's start."""
+        if self.before is None:
+            none = jnp.zeros(len(self.Z), self.system.dtype)
+            return none, none
+        rows = zip(self.network.decisions, self.before, self.Z, strict=True)
+        parts = [decision.changes(z0, z) for decision, z0, z in rows]
+        sums = [(jnp.sum(each.potential), jnp.sum(each.entropy)) for each in parts]
+        potential, entropy = map(jnp.stack, zip(*sums, strict=True))
+        return potential, entropy
+
     @cached_property
     def alignment(self) -> PerLayer:
         """cos(z, Ḋ); 0 where z or Ḋ is 0."""
