@@ -67,12 +67,12 @@ class System(eqx.Module):
         With ``decided``, layers read those decisions of the layers below, instead of what these decide now:
         of local energies.
         """
-        batch = self.inputs.at(t)
-        gradient = self.gradient(self.energy, weights, batch, decided)
+        # The gradient of -E: its sign goes to the knowledge's side, which has fewer numbers.
+        descent = self.gradient(-1.0 * self.energy, weights, self.inputs.at(t), decided)
         rates = self.network.rates(self.dtype)
         return tuple(
-            jax.tree.map(lambda g, r=rate: -g if r is None else -r * g, each)
-            for each, rate in zip(gradient, rates, strict=True)
+            each if rate is None else jax.tree.map(lambda g, r=rate: r * g, each)
+            for each, rate in zip(descent, rates, strict=True)
         )
 
     def gradient(
