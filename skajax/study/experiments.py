@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import diffrax
 import jax
@@ -92,7 +92,10 @@ RECORDS = 126
 
 
 def gather(*, seeds: int = 16) -> Evidence:
-    """Run everything: the paper's network and images, ``seeds`` initialisations."""
+    """Run everything: the paper's network and images, ``seeds`` initialisations.
+
+    >>> evidence = ska.study.gather(seeds=2)  # doctest: +SKIP
+    """
     images, labels = _paper_images()
     x, network = jnp.asarray(images), _paper_network()
     keys = jax.vmap(jax.random.key)(jnp.arange(seeds))
@@ -127,7 +130,7 @@ def gather(*, seeds: int = 16) -> Evidence:
     with Progress("experiments", len(plan)) as progress:
         for name, experiment in plan.items():
             progress.now(f"experiment {name.replace('_', ' ')}")
-            results[name] = jax.tree.map(np.asarray, jax.block_until_ready(experiment()))
+            results[name] = _on_host(jax.block_until_ready(experiment()))
             progress.update()
     return Evidence(
         network=network,
@@ -137,6 +140,16 @@ def gather(*, seeds: int = 16) -> Evidence:
         weights=weights,
         ensemble_weights=ensemble,
         **results,
+    )
+
+
+def _on_host(found: Any) -> Any:
+    """Arrays as NumPy's; a run keeps what it has beside them, such as a controller's steps."""
+    if isinstance(found, Trajectory):
+        return jax.tree.map(np.asarray, found).replace(aside=found.aside)
+    is_run = lambda node: isinstance(node, Trajectory)
+    return jax.tree.map(
+        lambda a: _on_host(a) if is_run(a) else np.asarray(a), found, is_leaf=is_run
     )
 
 

@@ -7,11 +7,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-from skajax import plot
+from skajax import plot, timescales
 from skajax._files import image, put
 from skajax._progress import each
+from skajax.plot._style import GREY
 from skajax.study.claims._claim import distance
 from skajax.study.experiments import STEPS, Evidence, T
+from skajax.trajectory import Trajectory
 
 __all__ = ["BESIDE", "draw"]
 
@@ -27,6 +29,8 @@ BESIDE = {
     14: ("lagrangian",),
     18: ("weight_history",),
     19: ("output_activation",),
+    20: ("residence_time",),
+    21: ("steps_of_the_controller",),
 }
 """Which figures stand beside which claims."""
 
@@ -102,6 +106,14 @@ def _figures(evidence: Evidence) -> dict[str, tuple[str, Callable[[], object]]]:
             "Knowledge flow and entropy until the flow has converged, continuous limit, seed 0",
             lambda: plot.overview(evidence.late, ("flow_norm", "entropy")),
         ),
+        "residence_time": (
+            "Residence time ‖Z‖ / ‖Φ‖ (eq. 5), continuous limit, seed 0; dashed: T = 0.5",
+            lambda: _residence(limit),
+        ),
+        "steps_of_the_controller": (
+            "Steps that the controller chose at rtol = 1e-3, and the flow that it followed; seed 0",
+            lambda: plot.step_sizes(evidence.adaptive[1e-3]),
+        ),
         "flow_ensemble": (
             f"Knowledge flow over {len(evidence.seeds)} seeds, continuous limit",
             lambda: plot.ensemble(evidence.ensemble_reference, "flow_norm"),
@@ -111,6 +123,12 @@ def _figures(evidence: Evidence) -> dict[str, tuple[str, Callable[[], object]]]:
             lambda: plot.ensemble(evidence.ensemble_reference, "tensor_net_rate"),
         ),
     }
+
+
+def _residence(run: Trajectory) -> Axes:
+    ax = plot.history(run.to_dataset().assign(residence=timescales.residence(run)), "residence")
+    ax.axhline(T, color=GREY, linestyle="--", zorder=1)
+    return ax
 
 
 def _distances(evidence: Evidence) -> dict[str, np.ndarray]:
