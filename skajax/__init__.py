@@ -1,4 +1,13 @@
-"""skajax: learning as a continuous-time process, dW/dt = -∇H, in JAX."""
+"""skajax: learning as a continuous-time process, dW/dt = -∇H, in JAX.
+
+The examples of all docstrings begin where these lines end; ``# doctest: +SKIP`` marks what takes longer:
+
+>>> import jax, jax.numpy as jnp, numpy as np, skajax as ska
+>>> x, y = ska.data.mnist_subset(per_class=2)
+>>> network = ska.mlp([8, 10], scale=0.1)
+>>> weights = network.init(jax.random.key(0), x)
+>>> run = ska.simulate(network, weights, x, ska.Adaptive(), t1=6.0)
+"""
 
 import importlib
 import os

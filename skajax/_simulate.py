@@ -37,7 +37,15 @@ from skajax.trajectory import Aside, Trajectory
 
 
 class RunFailed(RuntimeError):
-    """A run ended before its end, under ``throw=True``; ``run`` holds what there is of it."""
+    """A run ended before its end, under ``throw=True``; ``run`` holds what there is of it.
+
+    >>> try:
+    ...     ska.simulate(network, weights, x, ska.Adaptive(max_steps=3), t1=6.0, throw=True)
+    ... except ska.RunFailed as failed:
+    ...     print(failed.run.outcome.code.item() == ska.methods.Code.MAX_STEPS)
+    ...
+    True
+    """
 
     def __init__(self, run: Trajectory) -> None:
         """Explain by the run's outcome."""
@@ -120,6 +128,10 @@ def simulate(
     where dt or t1 is traced.
 
     Raises ValueError for arguments that do not fit: their names, what they must be, what they were.
+
+    >>> run = ska.simulate(network, weights, x, ska.Euler(dt=0.05), t1=1.0)
+    >>> run.entropy.shape  # (times, layers)
+    (21, 2)
     """
     observables = choose(observe, network, energy)
     request = Request(t1, steps, save_at, dense, until, checkpoint, observables)
@@ -268,6 +280,10 @@ def extend(
     yet; the same as before goes on with what it has seen, another first looks at the run's
     records (an ErrorBudget counts from here). ``checkpoint`` is a file of the extension's own.
     Returns the whole run, old and new; ``run`` itself stays as it was.
+
+    >>> longer = ska.extend(run, t1=7.0)
+    >>> float(longer.t[-1])
+    7.0
     """
     require(isinstance(run, Trajectory), "run", "be a Trajectory", f"it was {type(run).__name__}")
     require(np.ndim(run.t) == 1, "run", "be one run", f"its times have the shape {np.shape(run.t)}")

@@ -67,6 +67,9 @@ class Decision(eqx.Module):
 
     ``potential``, ``entropy`` and ``changes`` give one number for each group of neurons that decide
     together: where neurons decide alone, as all but a softmax's do, in the shape of z.
+
+    >>> [round(float(d), 3) for d in ska.decisions.TANH.decide(jnp.array([-1.0, 0.0, 1.0]))]
+    [-0.762, 0.0, 0.762]
     """
 
     name: eqx.AbstractVar[str]
@@ -203,6 +206,15 @@ class Own(Decision):
     that decides together: then z's axes behind those of φ are the group. Without ``decide``, D is
     its gradient by autodiff. Without ``potential`` nobody knows the entropy: whatever asks for it raises
     ValueError.
+
+    >>> class Cubic(ska.Dense):
+    ...     def potential(self, z):
+    ...         return z**4 / 4
+    ...
+    >>> network = ska.Network((Cubic(3),))  # D = z³
+    >>> trace = network.trace(network.init(jax.random.key(0), x), x)
+    >>> bool(jnp.allclose(trace.D[0], trace.Z[0] ** 3))
+    True
     """
 
     name: str = eqx.field(static=True)

@@ -34,7 +34,11 @@ __all__ = [
 
 
 class AbstractEnergy(eqx.Module):
-    """E(weights, trace, batch): one number a layer, averaged over the samples."""
+    """E(weights, trace, batch): one number a layer, averaged over the samples.
+
+    >>> isinstance(0.1 * ska.energies.WeightDecay(), ska.energies.AbstractEnergy)
+    True
+    """
 
     @property
     @abc.abstractmethod
@@ -82,7 +86,11 @@ class AbstractEnergy(eqx.Module):
 
 
 class Sum(AbstractEnergy):
-    """A sum of energies, each with a factor; made by ``+`` and ``*``. Its local terms stay local."""
+    """A sum of energies, each with a factor; made by ``+`` and ``*``. Its local terms stay local.
+
+    >>> ska.energies.Entropy() + 0.1 * ska.energies.WeightDecay()
+    Sum(parts=((1.0, Entropy(own=True)), (0.1, WeightDecay(strength=1.0))))
+    """
 
     parts: tuple[tuple[ScalarLike, AbstractEnergy], ...]
 
@@ -128,6 +136,8 @@ class Entropy(AbstractEnergy):
 
     ``local=True`` is SKA: each layer descends its own entropy (eq. 1-4). ``local=False`` is the same energy
     without the wall between layers: every layer descends the entropy of all layers above it too.
+
+    >>> velocity = ska.flow(network, weights, x, ska.energies.Entropy(local=False))
     """
 
     own: bool = eqx.field(static=True)
@@ -156,6 +166,9 @@ class CrossEntropy(AbstractEnergy):
 
     Global: the loss of ordinary supervised learning. ``Batch(x, y)`` has class labels y (samples,) from
     0 to n_L - 1, or probabilities (samples, n_L). It is the last layer's number; the others' are 0.
+
+    >>> energy = ska.energies.CrossEntropy()
+    >>> velocity = ska.flow(network, weights, ska.Batch(x, y), energy)
     """
 
     @property
@@ -178,6 +191,8 @@ class SquaredError(AbstractEnergy):
     Global. ``Batch(x, y)`` has y of the shape of the last layer's decisions, or class labels
     (samples,), which stand for vectors of 0 with a 1. For linear networks: ``Dense(n,
     decision="identity")``, whose D is z.
+
+    >>> velocity = ska.flow(network, weights, ska.Batch(x, y), ska.energies.SquaredError())
     """
 
     @property
@@ -205,6 +220,9 @@ class Goodness(AbstractEnergy):
     0, positive, else -1. The ``threshold`` θ is that of one neuron; 1/4 is the goodness at D = 1/2.
 
     Source: G. Hinton, "The Forward-Forward Algorithm", arXiv:2212.13345 (2022), with logistic decisions.
+
+    >>> batch = ska.rules.positive_negative(x, y, jax.random.key(0))
+    >>> velocity = ska.flow(network, weights, batch, ska.energies.Goodness())
     """
 
     threshold: ScalarLike = eqx.field(converter=as_number, default=0.25)
@@ -238,6 +256,10 @@ class WeightDecay(AbstractEnergy):
     """E^(l) = ½ strength ‖W^(l)‖², of all weights with two axes or more: biases do not decay.
 
     Local. Alone, weights fall as e^{-strength t}.
+
+    >>> velocity = ska.flow(network, weights, x, ska.energies.WeightDecay(2.0))
+    >>> bool(jnp.allclose(velocity[0].W, -2.0 * weights[0].W))
+    True
     """
 
     strength: ScalarLike = eqx.field(converter=as_number, default=1.0)
@@ -271,6 +293,9 @@ class Energy(AbstractEnergy):
     has x and y. ``local``: whether each layer descends its own number, inputs held fixed, or all layers
     the sum. ``reads_weights=False`` promises that weights are read through the trace alone: then few
     samples are simulated in their row space.
+
+    >>> mean = ska.Energy(lambda weights, trace, batch: jnp.stack([Z.mean() for Z in trace.Z]), local=True)
+    >>> velocity = ska.flow(network, weights, x, ska.energies.Entropy() + 0.1 * mean)
     """
 
     function: Callable[[Weights, Trace, Batch], PerLayer]

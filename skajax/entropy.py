@@ -39,7 +39,11 @@ BITS = 1 / _LN2
 
 @jax.custom_jvp
 def decision(z: RealLike) -> AnyArray:
-    """Decision probability D = σ(z) = 1 / (1 + e^-z) (above eq. 13)."""
+    """Decision probability D = σ(z) = 1 / (1 + e^-z) (above eq. 13).
+
+    >>> float(ska.entropy.decision(0.0))
+    0.5
+    """
     _, _, e = _tail(z)
     return jnp.where(jnp.asarray(z) < 0, e, 1) / (1 + e)
 
@@ -56,6 +60,9 @@ def decision_derivative(z: RealLike) -> AnyArray:
 
     Written e / (1 + e)² with e = e^-|z|: the difference 1 - σ(z) has no correct digit left in float32
     from z ≈ 16 on, where the flow of a well-trained layer lives.
+
+    >>> float(ska.entropy.decision_derivative(0.0))
+    0.25
     """
     return _slope(_tail(z)[2])
 
@@ -78,6 +85,9 @@ def entropy(z: RealLike) -> AnyArray:
     binary entropy -D log₂ D - (1 - D) log₂(1 - D), and this function is that entropy: h(0) = 1,
     h(-z) = h(z), h → 0 for large |z|. It is evaluated from |z|, where nothing cancels, and its derivative
     is :func:`entropy_gradient`, exactly.
+
+    >>> float(ska.entropy.entropy(0.0))  # a fair coin: one bit
+    1.0
     """
     a, root, e = _tail(z)
     # Far out, (1 + a) e is h to rounding, and a normal number where e is none.
@@ -94,7 +104,11 @@ def _entropy_jvp(primals: tuple[RealLike], tangents: tuple[RealLike]) -> tuple[A
 
 @jax.custom_jvp
 def entropy_gradient(z: RealLike) -> AnyArray:
-    """Gradient of the entropy with respect to knowledge, ∇_z H = -(1/ln 2) z D' (eq. 31)."""
+    """Gradient of the entropy with respect to knowledge, ∇_z H = -(1/ln 2) z D' (eq. 31).
+
+    >>> print(f"{ska.entropy.entropy_gradient(1.0):.4f}")
+    -0.2837
+    """
     a, root, e = _tail(z)
     return (jnp.clip(z, -a, a) * root) * (-BITS * root / ((1 + e) * (1 + e)))
 
@@ -114,12 +128,20 @@ def growth_rate(kernel: RealLike) -> Any:
 
     ``kernel`` is an eigenvalue K of J Jᵀ / B, J = ∂z/∂w, a number or an array; or that number's bound. Of a
     dense layer that reads the same x in each sample it is |x|² + 1, of which the bias makes the 1.
+
+    >>> rates = ska.entropy.growth_rate(np.array([1.0, 10.0]))
+    >>> [round(float(rate), 3) for rate in rates]
+    [0.361, 3.607]
     """
     return kernel * (BITS / 4)
 
 
 def hidden_growth(inputs: int) -> float:
-    """λ = (n / 4 + 1) / (4 ln 2), of a dense layer that reads n decisions of 1/2, as all are at first."""
+    """λ = (n / 4 + 1) / (4 ln 2), of a dense layer that reads n decisions of 1/2, as all are at first.
+
+    >>> print(f"{ska.entropy.hidden_growth(128):.4f}")
+    11.9022
+    """
     return growth_rate(inputs / 4 + 1)
 
 
@@ -152,6 +174,9 @@ def lagrangian(z: RealLike, zdot: RealLike) -> AnyArray:
     """Lagrangian L = -z Ḋ = -z σ(z) (1 - σ(z)) ż (eq. 11, 14), per unit of time.
 
     The entropy's rate of change is L / ln 2 bits (eq. 12).
+
+    >>> print(f"{ska.entropy.lagrangian(1.0, 2.0):.4f}")
+    -0.3932
     """
     return _LN2 * (entropy_gradient(z) * zdot)
 
@@ -162,6 +187,9 @@ def tensor_net_rate(z: RealLike, zdot: RealLike, sign: Sign = "published") -> An
     ``sign="equation"`` is the paper's equation, D - ∇_z H with ∇_z H = -(1/ln 2) z D'.
     ``sign="published"`` is what the paper's figures 5 and 6 show, D + ∇_z H: their gradient has
     the opposite sign, and only with it do the reported zero crossings exist.
+
+    >>> print(f"{ska.entropy.tensor_net_rate(1.0, 2.0, 'equation'):.4f}")
+    2.0294
     """
     return (decision(z) + orientation(sign) * entropy_gradient(z)) * zdot
 
@@ -172,6 +200,9 @@ def tensor_net_potential(z: RealLike, sign: Sign = "published") -> AnyArray:
     Net = ∫ (D ∓ ∇_z H) dz has a closed form, because ∫ D dz = softplus(z) and ∫ ∇_z H dz = h(z):
     it depends on the end points alone. Zero at z = 0; plus is ``sign="published"``, minus is
     ``sign="equation"``.
+
+    >>> print(f"{ska.entropy.tensor_net_potential(1.0, 'equation'):.4f}")
+    0.7802
     """
     # softplus(z) = ln 2 h(z) + z σ(z) by the definition of h: one logarithm serves both.
     return decision(z) * z + (_LN2 + orientation(sign)) * (entropy(z) - 1)
@@ -204,6 +235,10 @@ def changes(z0: RealLike, z: RealLike) -> Changes:
     of the potentials.
 
     ``z0`` and ``z``: knowledge of the same shape and dtype. Costs an entropy and a decision at each.
+
+    >>> softplus, entropy = ska.entropy.changes(jnp.zeros(()), jnp.ones(()))
+    >>> print(f"{softplus:.4f} {entropy:.4f}")
+    0.6201 -0.1601
     """
     z0, z = jnp.asarray(z0), jnp.asarray(z)
     d = z - z0

@@ -53,7 +53,11 @@ def _check_real(format: Any, name: str, least: float) -> None:
 
 
 class Format(eqx.Module):
-    """What hardware holds of a number; write your own by :meth:`apply`."""
+    """What hardware holds of a number; write your own by :meth:`apply`.
+
+    >>> isinstance(ska.formats.Fixed(8, 6), ska.formats.Format)
+    True
+    """
 
     @property
     @abc.abstractmethod

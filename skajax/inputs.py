@@ -22,6 +22,10 @@ class Batch(eqx.Module):
     """One batch at rest: inputs x of shape (samples, ...), and targets y, if the energy asks for them.
 
     ``y`` has the samples in front too: class labels (samples,), or values of the last layer's shape.
+
+    >>> labelled = ska.Batch(x, y)
+    >>> ska.flow(network, weights, labelled, ska.energies.CrossEntropy())[-1].b.shape
+    (10,)
     """
 
     x: Any
@@ -55,6 +59,9 @@ class MiniBatches(eqx.Module):
     - ``key``: of the shuffling, ``jax.random.key(seed)``; None keeps the order.
     - ``last``: where ``size`` does not divide the samples, "drop" leaves out the rest of each epoch
       (others the next time), and "wrap" fills the last mini-batch up with the epoch's first samples.
+
+    >>> batches = ska.MiniBatches(x, y, size=10, period=0.1, key=jax.random.key(1))
+    >>> run = ska.simulate(network, weights, batches, ska.Euler(0.05), t1=1.0)  # a batch lasts two steps
     """
 
     x: Any
@@ -117,6 +124,9 @@ class Moving(eqx.Module):
 
     Written in ``jax.numpy``: its derivative dx/dt is taken exactly, and is part of the first layer's
     tangents (ż = x Ẇ + ẋ W + ḃ) and of its transport. Its shape must not depend on t.
+
+    >>> fading = ska.Moving(lambda t: ska.Batch(x * jnp.exp(-t)))
+    >>> run = ska.simulate(network, weights, fading, ska.Euler(0.05), t1=1.0)
     """
 
     function: Callable[[Scalar], Any]

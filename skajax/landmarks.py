@@ -32,7 +32,12 @@ Kind = Literal["peak", "minimum", "crossing"]
 
 
 class Landmark(NamedTuple):
-    """One landmark of one layer."""
+    """One landmark of one layer.
+
+    >>> peak = ska.landmarks.peaks(run)[0]
+    >>> peak.layer, peak.kind, peak.interior
+    (1, 'peak', True)
+    """
 
     layer: int
     """From 1."""
@@ -61,6 +66,9 @@ def peaks(
 
     A layer whose largest value is its first or last record has ``interior=False``. With ``every``,
     all local maxima within the run instead, by layer and then by time.
+
+    >>> [f"{peak.t:.1f}" for peak in ska.landmarks.peaks(run)]
+    ['0.1', '2.1']
     """
     return _extrema(run, _source(run, observable), +1, every)
 
@@ -73,6 +81,9 @@ def minima(
     The red dots of figures 3 and 5: the paper's entropy per step is the entropy rate times dt. A
     layer whose smallest value is its first or last record has ``interior=False``. With ``every``,
     all local minima within the run instead, by layer and then by time.
+
+    >>> [f"{low.t:.1f}" for low in ska.landmarks.minima(run, "entropy_rate")]
+    ['0.1', '2.1']
     """
     return _extrema(run, _source(run, observable), -1, every)
 
@@ -83,6 +94,10 @@ def crossings(run: Trajectory, observable: Reading = "tensor_net_rate") -> tuple
     By default the green dots of figures 5 and 6, which show the Tensor Net's rate in the published
     sign; ``"tensor_net_rate_equation"``, ``"tensor_net"`` and ``"tensor_net_equation"`` are the others.
     Zeros that a run begins with are no crossings: nothing changed sign.
+
+    >>> fast = lambda o: o.flow_norm - 0.5 * o.knowledge_norm  # where a residence time of 2 begins or ends
+    >>> [event.layer for event in ska.landmarks.crossings(run, fast)]
+    [1, 2]
     """
     return _crossings(run, _source(run, observable))
 
@@ -98,6 +113,10 @@ def timeline(
     ``observable`` is a name, or a function of :class:`skajax.Observables` that gives one number a
     layer: ``lambda o: o.flow_norm - 0.1 * o.knowledge_norm``. Of a run that is not dense, the
     function is given whole series, (times, layers).
+
+    >>> events = ska.landmarks.timeline(run, "flow_norm", kinds=("peak",))
+    >>> [event.layer for event in events]
+    [2, 1, 2]
     """
     find = {
         "peak": lambda source: _extrema(run, source, +1, True),
@@ -118,6 +137,10 @@ def series(
     """Times and values that landmarks are found among: of a dense run, some within each step.
 
     Of any other run its records, up to where it failed if it did; in float64.
+
+    >>> t, flow = ska.landmarks.series(run, "flow_norm")
+    >>> t.shape, flow.shape
+    ((101,), (101, 2))
     """
     source = _source(run, observable)
     return source.t, source.values

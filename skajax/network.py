@@ -31,7 +31,12 @@ __all__ = ["Motion", "Network", "Trace", "mlp"]
 
 
 class Trace(eqx.Module):
-    """What a network makes of its inputs: one entry a layer, from the first; stages have none."""
+    """What a network makes of its inputs: one entry a layer, from the first; stages have none.
+
+    >>> trace = network.trace(weights, x)
+    >>> [z.shape for z in trace.Z]
+    [(20, 8), (20, 10)]
+    """
 
     inputs: tuple[Any, ...]
     """What each layer's knowledge takes as given."""
@@ -78,6 +83,11 @@ class Network(eqx.Module):
     map what the layer above reads. ``weights`` have an entry for each, results a row for layers only.
     A :class:`skajax.layers.Residual` or :class:`skajax.layers.Merge` stands in ``layers`` as the items that
     it is made of, and is printed as it was written; errors name the place in which it was.
+
+    >>> network = ska.Network((ska.Dense(16, decision="relu"), ska.Dense(10)))
+    >>> weights = network.init(jax.random.key(0), x)
+    >>> [z.shape for z in network.trace(weights, x).Z]
+    [(20, 16), (20, 10)]
     """
 
     layers: tuple[Any, ...] = eqx.field(converter=_stack)
@@ -397,6 +407,9 @@ def mlp(
 
     Initially W ~ N(0, scale²) and b = bias, both either one number for all layers or one a layer.
     ``precision`` is that of the matrix products (see :class:`skajax.layers.Dense`).
+
+    >>> [layer.width for layer in ska.mlp([256, 128, 64, 10]).layers]
+    [256, 128, 64, 10]
     """
     require(
         _is_list(widths) and len(widths) >= 1,

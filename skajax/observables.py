@@ -32,6 +32,11 @@ class Observable:
     - ``dims``: names of its axes, ``("layer",)`` unless given; one number: ``()``.
     - ``signed``: whether it has both signs, for plots.
     - ``from_start``: whether it reads ``instant.before``, the knowledge at the run's start.
+
+    >>> spread = ska.Observable("spread", lambda instant: jnp.stack([z.std() for z in instant.Z]), unit="1")
+    >>> run = ska.simulate(network, weights, x, ska.Euler(0.05), t1=1.0, observe=("entropy", spread))
+    >>> run["spread"].shape
+    (21, 2)
     """
 
     name: str
@@ -84,6 +89,9 @@ class Observables(eqx.Module):
     """Values of observables, by name: of one instant, or over time with the times in front.
 
     ``observables.entropy`` and ``observables["entropy"]`` are the same. A pytree of the arrays.
+
+    >>> run.records.entropy.shape == run.entropy.shape
+    True
     """
 
     values: dict[str, Any]
@@ -145,6 +153,9 @@ def choose(wanted: Any, network: Any = None, energy: Any = None) -> tuple[Observ
     """Observables by name or as they are; None: all of the paper's that there are.
 
     Of a network whose entropy is not known, and under a flow that watches no energy, some are left out.
+
+    >>> [each.name for each in ska.observables.choose(["entropy", "flow_norm"])]
+    ['entropy', 'flow_norm']
     """
     if wanted is None:
         decisions = network.decisions if isinstance(network, Network) else ()

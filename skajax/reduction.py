@@ -38,7 +38,12 @@ PATIENCE = 5
 
 
 class RowSpace(eqx.Module):
-    """The inputs' row space, and what of the first layer's weights lies outside of it."""
+    """The inputs' row space, and what of the first layer's weights lies outside of it.
+
+    >>> space, reduced, coordinates = ska.reduction.find(network, weights, x, "full")
+    >>> space.rank
+    20
+    """
 
     basis: Float[Array, "inputs rank"] | Int[Array, " rank"]
     """Q; or, where its columns are those of the identity, which: the inputs that were kept."""
@@ -102,6 +107,10 @@ def find(
     """The row space of x, and weights and inputs reduced to it; None if there is nothing to gain.
 
     See :func:`rows`, which looks at x alone.
+
+    >>> space, reduced, coordinates = ska.reduction.find(network, weights, x, "full")
+    >>> weights[0].W.shape, reduced[0].W.shape
+    ((784, 8), (20, 8))
     """
     if not reducible(network, weights):
         return None
@@ -110,7 +119,11 @@ def find(
 
 
 def reducible(network: Network, weights: Weights) -> bool:
-    """Whether the first layer's weights can be taken apart: dense, known, its inputs in one piece."""
+    """Whether the first layer's weights can be taken apart: dense, known, its inputs in one piece.
+
+    >>> ska.reduction.reducible(network, weights)
+    True
+    """
     if getattr(network.layers[0], "rows", None) is None:
         return False
     return not (is_traced(weights) or _cut(weights[0].W, 0))
@@ -130,6 +143,9 @@ def rows(network: Network, x: Inputs, effort: Literal["auto", "full"] = "auto") 
     for a first layer with ``rows``, as :class:`skajax.layers.Dense` has them, and for known values:
     inside jit, vmap and grad of weights or x there is None, nor where the axis of inputs is divided
     among devices.
+
+    >>> ska.reduction.rows(network, x, "full").x.shape
+    (20, 20)
     """
     require(effort in ("auto", "full"), "effort", "be 'auto' or 'full'", f"it was {effort!r}")
     layer = network.layers[0]

@@ -54,17 +54,25 @@ def ska() -> Entropy:
     """E^(l) = H^(l) / B, local: each layer descends its own entropy (eq. 1-4).
 
     Source: Quantiota, "The Principle of Entropic Least Action", arXiv:2504.03214 (2025).
+
+    >>> velocity = ska.flow(network, weights, x, ska.rules.ska())
     """
     return Entropy()
 
 
 def global_entropy() -> Entropy:
-    """E = Σ_l H^(l) / B, global: the same entropy, with gradients that cross the layers."""
+    """E = Σ_l H^(l) / B, global: the same entropy, with gradients that cross the layers.
+
+    >>> velocity = ska.flow(network, weights, x, ska.rules.global_entropy())
+    """
     return Entropy(local=False)
 
 
 def supervised() -> CrossEntropy:
-    """E = -mean log softmax(z^(L))_y, global: ordinary gradient flow on labels."""
+    """E = -mean log softmax(z^(L))_y, global: ordinary gradient flow on labels.
+
+    >>> velocity = ska.flow(network, weights, ska.Batch(x, y), ska.rules.supervised())
+    """
     return CrossEntropy()
 
 
@@ -75,6 +83,9 @@ def forward_forward(threshold: ScalarLike = 0.25) -> Goodness:
     Layers read the decisions below as they are, not divided by their length as in Hinton's own runs.
 
     Source: G. Hinton, "The Forward-Forward Algorithm", arXiv:2212.13345 (2022).
+
+    >>> batch = ska.rules.positive_negative(x, y, jax.random.key(0))
+    >>> velocity = ska.flow(network, weights, batch, ska.rules.forward_forward())
     """
     return Goodness(threshold)
 
@@ -133,6 +144,9 @@ def direct_feedback_alignment(
 
     Source: A. Nøkland, "Direct feedback alignment provides learning in deep neural networks", NeurIPS
     29 (2016), arXiv:1609.01596.
+
+    >>> rule = ska.rules.direct_feedback_alignment(network, x, jax.random.key(1))
+    >>> velocity = ska.flow(network, weights, ska.Batch(x, y), rule)
     """
     widths, dtype = _widths(network, x)
     matrices = _draw(key, [(n, widths[-1]) for n in widths[:-1]], scale, dtype)
@@ -151,6 +165,9 @@ def layerwise(
     - ``key``: the readout R^(l) (n_l, n_L) is drawn from ``fold_in(key, l)``, l = 0..L-2, N(0, scale² / n_l).
 
     Returns a :class:`LayerwiseCrossEntropy`.
+
+    >>> rule = ska.rules.layerwise(network, x, jax.random.key(1))
+    >>> velocity = ska.flow(network, weights, ska.Batch(x, y), rule)
     """
     Z = _knowledge(network, x)
     sizes = [(Z[-1].shape[-1], int(np.prod(z.shape[1:]))) for z in Z[:-1]]
@@ -190,6 +207,9 @@ def embed_labels(
     """Images whose first pixels are their labels: 1 at the label's place, 0 at the other classes'.
 
     ``y=None``: the neutral label, 1 / classes everywhere (Hinton 2022). The largest pixel of x should be 1.
+
+    >>> ska.rules.embed_labels(x, y).shape
+    (20, 784)
     """
     x = as_array("x", x)
     check_inputs(x)
@@ -214,7 +234,12 @@ def embed_labels(
 
 
 class FeedbackAlignment(eqx.Module):
-    """The function of :func:`feedback_alignment`; ``matrices`` has B^(l) (n_l, n_{l+1}), l = 1..L-1."""
+    """The function of :func:`feedback_alignment`; ``matrices`` has B^(l) (n_l, n_{l+1}), l = 1..L-1.
+
+    >>> rule = ska.rules.feedback_alignment(network, x, jax.random.key(1))
+    >>> [B.shape for B in rule.function.matrices]
+    [(8, 10)]
+    """
 
     network: Network
     matrices: Tensors
@@ -236,7 +261,12 @@ class FeedbackAlignment(eqx.Module):
 
 
 class DirectFeedbackAlignment(eqx.Module):
-    """The function of :func:`direct_feedback_alignment`; ``matrices`` has B^(l) (n_l, n_L), l = 1..L-1."""
+    """The function of :func:`direct_feedback_alignment`; ``matrices`` has B^(l) (n_l, n_L), l = 1..L-1.
+
+    >>> rule = ska.rules.direct_feedback_alignment(network, x, jax.random.key(1))
+    >>> type(rule.function).__name__
+    'DirectFeedbackAlignment'
+    """
 
     network: Network
     matrices: Tensors
@@ -265,6 +295,9 @@ class LayerwiseCrossEntropy(AbstractEnergy):
     Source: H. Mostafa, V. Ramesh and G. Cauwenberghs, "Deep supervised learning using local errors",
     Frontiers in Neuroscience 12, 608 (2018), whose readouts are fixed and random; A. Nøkland and L. H.
     Eidnes, "Training neural networks with local error signals", ICML (2019), arXiv:1901.06656.
+
+    >>> ska.rules.layerwise(network, x, jax.random.key(1)).readouts[0].shape
+    (8, 10)
     """
 
     readouts: Tensors

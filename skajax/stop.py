@@ -87,7 +87,11 @@ class Idle(NamedTuple):
 
 
 class Rule(eqx.Module):
-    """A condition on instants that are looked at in order; what it must remember is its memory."""
+    """A condition on instants that are looked at in order; what it must remember is its memory.
+
+    >>> isinstance(ska.stop.FlowConverged() & ska.stop.StructureStart(), ska.stop.Rule)
+    True
+    """
 
     @abc.abstractmethod
     def start(self, layers: int, dtype: Any) -> Any:
@@ -128,6 +132,10 @@ class StructureStart(Rule):
 
     The paper reads the crossing as the start of structured learning. In the published sign, of
     ``layer`` (from 1), or, with None, of the first layer that crosses; holds from there on.
+
+    >>> found = ska.stop.compare(run, [ska.stop.StructureStart()])
+    >>> bool(found.fired[0])
+    True
     """
 
     layer: int | None = eqx.field(static=True, default=None, converter=as_whole)
@@ -176,7 +184,12 @@ class StructureStart(Rule):
 
 
 class FlowConverged(Rule):
-    """Every layer's flow is below a fraction of its own peak so far: ‖Φ‖ < fraction · max ‖Φ‖."""
+    """Every layer's flow is below a fraction of its own peak so far: ‖Φ‖ < fraction · max ‖Φ‖.
+
+    >>> found = ska.stop.compare(run, [ska.stop.FlowConverged(0.5)])
+    >>> bool(found.fired[0])
+    True
+    """
 
     fraction: ScalarLike = eqx.field(converter=as_number, default=0.1)
 
@@ -217,6 +230,10 @@ class EntropyConverged(Rule):
 
     ``rate`` is per unit of time. Before learning sets in |Ḣ| is small as well, and still grows: only
     a layer whose |Ḣ| has been larger before has converged.
+
+    >>> found = ska.stop.compare(run, [ska.stop.EntropyConverged(0.5)])
+    >>> bool(found.fired[0])
+    True
     """
 
     rate: ScalarLike = eqx.field(converter=as_number, default=0.1)
@@ -262,6 +279,10 @@ class ResidenceTime(Rule):
     """Every layer's residence time ‖Z‖ / ‖Φ‖ (eq. 5) has reached ``time``.
 
     It is the time in which knowledge would change by as much as there is of it.
+
+    >>> found = ska.stop.compare(run, [ska.stop.ResidenceTime(1.0)])
+    >>> bool(found.fired[0])
+    True
     """
 
     time: ScalarLike = eqx.field(converter=as_number)
@@ -297,6 +318,10 @@ class ErrorBudget(Rule):
     the second difference of the weights, ‖W_{k+1} - 2 W_k + W_{k-1}‖ / 2. Relative, in the
     Frobenius norm over all weights. A sum of local errors: it does not know how the flow
     amplifies or damps them.
+
+    >>> run = ska.simulate(network, weights, x, ska.Euler(0.05), t1=1.0, until=ska.stop.ErrorBudget(0.05))
+    >>> str(run.outcome)
+    'completed: reached t = 1; ErrorBudget(limit=0.05) never held. Try a later end, or a looser rule'
     """
 
     limit: ScalarLike = eqx.field(converter=as_number)
@@ -323,7 +348,11 @@ class ErrorBudget(Rule):
 
 
 class AnyOf(Rule):
-    """Holds where any of the rules does; the first of those listed that hold is named."""
+    """Holds where any of the rules does; the first of those listed that hold is named.
+
+    >>> ska.stop.FlowConverged(0.5) | ska.stop.StructureStart(layer=1)
+    AnyOf(rules=(FlowConverged(fraction=0.5), StructureStart(layer=1)))
+    """
 
     rules: tuple[Rule, ...]
 
@@ -367,7 +396,11 @@ class AnyOf(Rule):
 
 
 class AllOf(Rule):
-    """Holds where all of the rules do at once; its layer is that of the last to begin to hold."""
+    """Holds where all of the rules do at once; its layer is that of the last to begin to hold.
+
+    >>> ska.stop.FlowConverged(0.5) & ska.stop.EntropyConverged(0.5)
+    AllOf(rules=(FlowConverged(fraction=0.5), EntropyConverged(rate=0.5)))
+    """
 
     rules: tuple[Rule, ...]
 
@@ -423,6 +456,10 @@ def compare(run: "Trajectory", rules: Sequence[Rule]) -> "xarray.Dataset":
       that was still to come, per layer;
     - ``flow_left`` = ‖Φ(t)‖ / max ‖Φ‖, per layer;
     - ``time_saved`` = 1 - t / t_end.
+
+    >>> found = ska.stop.compare(run, [ska.stop.FlowConverged(0.5), ska.stop.EntropyConverged(0.5)])
+    >>> found.fired.values.tolist()
+    [True, True]
     """
     import xarray as xr
 

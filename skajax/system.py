@@ -22,7 +22,12 @@ __all__ = ["Changes", "Instant", "State", "System", "flow", "growth_bound", "sta
 
 
 class State(NamedTuple):
-    """A network at one instant: time, weights, and per layer knowledge Z and decisions D."""
+    """A network at one instant: time, weights, and per layer knowledge Z and decisions D.
+
+    >>> state = ska.state(network, weights, x)
+    >>> state.Z[0].shape, state.D[1].shape
+    ((20, 8), (20, 10))
+    """
 
     t: Scalar
     weights: Weights
@@ -48,6 +53,9 @@ class System(eqx.Module):
     Flows among the terms of ``energy`` (:class:`skajax.Flow`) stand for as many -∇E. With a ``space``
     the inputs, and the first layer's weights, are coordinates in it. What is observed of weights is of
     the whole ones (:meth:`whole`).
+
+    >>> system = ska.System(network, ska.Batch(x))
+    >>> velocity = system.flow(0.0, weights)  # dW/dt, like the weights
     """
 
     network: Network
@@ -191,6 +199,10 @@ class Instant:
     ``weights`` move at ``velocity``: by default at the flow. ``before`` is the knowledge at the run's
     start, from where the Tensor Net counts. A method whose rates are differences over a step, as the
     published rule's are, gives them as ``changes``.
+
+    >>> instant = ska.Instant(ska.System(network, ska.Batch(x)), 0.0, weights)
+    >>> [Zdot.shape for Zdot in instant.Zdot]
+    [(20, 8), (20, 10)]
     """
 
     def __init__(
@@ -439,7 +451,11 @@ class Changes(NamedTuple):
 
 
 def state(network: Network, weights: Weights, x: Inputs, t: ScalarLike = 0.0) -> State:
-    """The state at time t: Z and D are functions of the weights and the inputs."""
+    """The state at time t: Z and D are functions of the weights and the inputs.
+
+    >>> ska.state(network, weights, x).D[-1].shape
+    (20, 10)
+    """
     Z, D = network.forward(weights, x)
     return State(jnp.asarray(t, Z[0].dtype), weights, Z, D)
 
@@ -458,6 +474,10 @@ def flow(
     of the summed entropies with ``stop_gradient`` between layers. ``energy`` may be any other
     (:mod:`skajax.energies`), and ``x`` a ``Batch(x, y)`` with its targets. Has the structure of
     ``weights``; per unit of time.
+
+    >>> velocity = ska.flow(network, weights, x)
+    >>> velocity[0].W.shape == weights[0].W.shape
+    True
     """
     batch = x if isinstance(x, Batch) else Batch(x)
     return System(network, batch, Entropy() if energy is None else energy).flow(0.0, weights)
@@ -470,6 +490,10 @@ def tangents(
 
     The exact forward tangents ż^(l) = x Ẇ + ẋ W + ḃ and Ḋ = D' ż, where ẋ is the Ḋ of the layer
     below: what the paper's (Z_k - Z_{k-1}) / Δt tends to (eq. 7). Each entry (samples, ...).
+
+    >>> Zdot, Ddot = ska.tangents(network, weights, ska.flow(network, weights, x), x)
+    >>> Zdot[0].shape
+    (20, 8)
     """
     _, motion = network.motion(weights, velocity, x)
     return motion.Zdot, motion.Ddot
@@ -482,6 +506,9 @@ def growth_bound(system: System) -> Scalar:
 
     x are the network's inputs (whole numbers, which name something, count 1 each), and n_l the numbers
     that a hidden layer decides on for one sample.
+
+    >>> print(f"{ska.system.growth_bound(ska.System(network, ska.Batch(x))):.1f}")
+    29.5
     """
     zero = jnp.zeros((), system.dtype)
     batch = system.inputs.at(zero)

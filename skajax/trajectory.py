@@ -109,6 +109,9 @@ class Trajectory(Summarised, eqx.Module):
     mapped axes in front. A run that failed holds what was finite, and its ``outcome`` says why it ended;
     inside jit and vmap, where shapes are fixed, what comes after a failure is NaN, and ``outcome.step`` tells
     where that begins.
+
+    >>> run.t.shape, run.entropy.shape, run.final.Z[-1].shape
+    ((101,), (101, 2), (20, 10))
     """
 
     records: Observables
@@ -341,6 +344,11 @@ def load(path: str | os.PathLike[str], *, network: Network | None = None) -> Tra
 
     Raises ValueError if the file is no whole run, or of another network; or a run in float64 where
     JAX cannot hold it.
+
+    >>> run.save("run.nc")
+    >>> again = ska.load("run.nc")
+    >>> bool((again.entropy == run.entropy).all())
+    True
     """
     require(
         network is None or isinstance(network, Network),

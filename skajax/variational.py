@@ -84,7 +84,11 @@ _NODES, _GAUSS = np.polynomial.legendre.leggauss(10)
 
 
 def lagrangian(z: PyTree[Array], zdot: PyTree[Array], t: ScalarLike = 0.0) -> Scalar:
-    """SKA's Lagrangian L = -Σ z σ(z) (1 - σ(z)) ż, nats per time (eq. 14)."""
+    """SKA's Lagrangian L = -Σ z σ(z) (1 - σ(z)) ż, nats per time (eq. 14).
+
+    >>> print(f"{ska.variational.lagrangian(jnp.array(1.0), jnp.array(2.0)):.4f}")
+    -0.3932
+    """
     return _sum(jax.tree.map(ent.lagrangian, z, zdot))
 
 
@@ -93,6 +97,10 @@ def tensor_net(sign: Sign = "equation") -> Lagrangian:
 
     ``sign`` is that of :func:`skajax.entropy.tensor_net_rate`: "equation", σ(z) ż - L / ln 2, or
     "published".
+
+    >>> L = ska.variational.tensor_net("equation")
+    >>> print(f"{L(jnp.array(1.0), jnp.array(2.0), 0.0):.4f}")
+    2.0294
     """
     rate = partial(ent.tensor_net_rate, sign=sign)
     return lambda z, zdot, t: _sum(jax.tree.map(rate, z, zdot))
@@ -101,7 +109,11 @@ def tensor_net(sign: Sign = "equation") -> Lagrangian:
 def momentum(
     lagrangian: Lagrangian, z: PyTree[ArrayLike], zdot: PyTree[ArrayLike], t: ScalarLike = 0.0
 ) -> PyTree[Array]:
-    """Conjugate momentum p = ∂L/∂ż, in the shape of z; SKA's is -z S (1 - S), S = σ(z) (eq. 17)."""
+    """Conjugate momentum p = ∂L/∂ż, in the shape of z; SKA's is -z S (1 - S), S = σ(z) (eq. 17).
+
+    >>> print(f"{ska.variational.momentum(ska.variational.lagrangian, 1.0, 2.0):.4f}")
+    -0.1966
+    """
     z, zdot = _reals("z", z), _reals("zdot", zdot)
     return jax.grad(_total(lagrangian), 1)(z, zdot, _real("t", t))
 
@@ -109,7 +121,11 @@ def momentum(
 def hamiltonian(
     lagrangian: Lagrangian, z: PyTree[ArrayLike], zdot: PyTree[ArrayLike], t: ScalarLike = 0.0
 ) -> Scalar:
-    """Hamiltonian Σ p ż - L: 0 for SKA's, as for every Lagrangian that is linear in ż."""
+    """Hamiltonian Σ p ż - L: 0 for SKA's, as for every Lagrangian that is linear in ż.
+
+    >>> float(ska.variational.hamiltonian(ska.variational.lagrangian, 1.0, 2.0))
+    0.0
+    """
     z, zdot, t = _reals("z", z), _reals("zdot", zdot), _real("t", t)
     p = momentum(lagrangian, z, zdot, t)
     return _sum(jax.tree.map(jnp.multiply, p, zdot)) - _total(lagrangian)(z, zdot, t)
@@ -120,6 +136,9 @@ def euler_lagrange(lagrangian: Lagrangian, path: Path, t: ScalarLike) -> PyTree[
 
     In the shape of z; 0 where the path makes the action stationary. Of SKA's Lagrangian and of the
     Tensor Net's integrand it is 0 on every path.
+
+    >>> bool(abs(ska.variational.euler_lagrange(ska.variational.lagrangian, jnp.sin, 0.5)) < 1e-6)
+    True
     """
     t = _real("t", t)
     p = lambda t: momentum(lagrangian, *_motion(path, t), t)
@@ -135,6 +154,10 @@ def action(
     By Gauss-Legendre quadrature with 10 nodes in each of so many equal ``panels``: to rounding for
     paths that are smooth within a panel. What turns faster than that is not seen: of z = 3 sin ωt over [0, 1]
     the default is good to rounding at ω = 30, to 2e-3 at ω = 100, and wrong at ω = 200.
+
+    >>> path = lambda t: jnp.sin(t)
+    >>> print(f"{ska.variational.action(ska.variational.lagrangian, path, 0.0, 1.0):.4f}")
+    -0.0812
     """
     total = _total(lagrangian)
     return _integral(lambda t: total(*_motion(path, t), t), t0, t1, panels)
@@ -150,6 +173,9 @@ def local_entropy(
 
     With ``given``, each layer's input is what weights ``given`` make of x, and does not move with
     ``weights``: the flow at W is minus the gradient of Σ_l F^(l)(W; given=W), its steepest descent.
+
+    >>> ska.variational.local_entropy(network, weights, x).shape
+    (2,)
     """
     weights, x = _checked(network, weights, x)
     below = weights if given is None else _like("given", given, weights)
@@ -162,6 +188,12 @@ def rayleighian(network: Network, weights: Weights, velocity: Weights, x: Inputs
 
     Onsager's principle: of all velocities the flow is the one with the least R, which is the entropy's
     rate of change, input given, plus half the dissipation. R(V) = R(flow) + ½ ‖V - flow‖².
+
+    >>> velocity = ska.flow(network, weights, x)
+    >>> rest = jax.tree.map(jnp.zeros_like, velocity)
+    >>> least, none = (ska.variational.rayleighian(network, weights, v, x) for v in (velocity, rest))
+    >>> bool((least < none).all())
+    True
     """
     weights, x = _checked(network, weights, x)
     velocity = _like("velocity", velocity, weights)
@@ -182,6 +214,10 @@ def energy_rates(network: Network, weights: Weights, velocity: Weights, x: Input
     Each by its own derivative: what a run records as ``dissipation`` and ``transport`` at the cost of
     no matrix product, here by the definitions. Along the flow the dissipation is
     B ‖∇_W F‖² ≥ 0. The transport has either sign, and is 0 in the first layer, whose input rests.
+
+    >>> rates = ska.variational.energy_rates(network, weights, ska.flow(network, weights, x), x)
+    >>> bool((rates.dissipation > 0).all())
+    True
     """
     weights, x = _checked(network, weights, x)
     velocity = _like("velocity", velocity, weights)
@@ -221,6 +257,10 @@ def onsager_machlup(
     brings, than half of its own speed and slope squared. In the first layer that is an end-point term;
     above it the transport depends on the path, and the flow as a whole is no gradient flow of Σ H.
     ``panels`` as in :func:`action`.
+
+    >>> rest = lambda t: weights
+    >>> bool((ska.variational.onsager_machlup(network, rest, x, 0.0, 1.0) > 0).all())
+    True
     """
 
     x = as_array("x", x)
@@ -268,6 +308,10 @@ def minimising_movement(
     precision's ε), and is unique while dt is below the inverse of F's steepest negative curvature, which
     is that at z = 0: 1 / 13.8 for the paper's first layer. Beyond, it is a local one, below F(W).
     ``converged`` says that W⁺ - W - dt · flow(W⁺) is at most 100 ``rtol`` of dt times the flow's size.
+
+    >>> moved = ska.variational.minimising_movement(network, weights, x, dt=0.01)
+    >>> moved.converged.tolist()
+    [True, True]
     """
     weights, x = _checked(network, weights, x)
     dtype = jax.tree.leaves(weights)[0].dtype

@@ -33,6 +33,10 @@ def mnist_subset(per_class: int = 100) -> Labelled:
         Y. LeCun, C. Cortes and C. J. C. Burges, "The MNIST database of handwritten digits";
         Y. LeCun, L. Bottou, Y. Bengio and P. Haffner, Proc. IEEE 86 (1998) 2278-2324. Licensed
         CC BY-SA 3.0: see ``MNIST_LICENSE.md`` beside this file.
+
+    >>> x, y = ska.data.mnist_subset(per_class=100)
+    >>> x.shape, y.shape, float(x.max())
+    ((1000, 784), (1000,), 1.0)
     """
     require_whole("per_class", per_class, "be a whole number from 1 to 100", most=100)
     resource = importlib.resources.files("skajax.data") / FILE
@@ -67,6 +71,10 @@ def mnist(
 
     Source:
         As of :func:`mnist_subset`; CC BY-SA 3.0.
+
+    >>> x, y = ska.data.mnist(per_class=2, layout="rows")
+    >>> x.shape
+    (20, 28, 28)
     """
     x, y = mnist_subset(per_class)
     return arrange(x, layout, size), y

@@ -38,6 +38,10 @@ def series(times: int = 32, *, every: int = 1) -> tuple[Series, Series]:
     Source:
         Yearly mean sunspot numbers of the National Geophysical Data Center, by way of
         ``statsmodels.datasets.sunspots``; in the public domain, as that module says.
+
+    >>> x, y = ska.data.series(times=16)
+    >>> x.shape[1:]
+    (16, 1)
     """
     sunspots = take("skajax.data.series", "series", "statsmodels.datasets.sunspots")
     values = np.asarray(sunspots.load_pandas().data["SUNACTIVITY"], np.float64)

@@ -31,6 +31,10 @@ def sklearn(
 
     Source: E. Alpaydin and C. Kaynak; W. Wolberg et al.; S. Aeberhard and M. Forina; R. A. Fisher, by way
     of the UCI Machine Learning Repository (CC BY 4.0), and F. Pedregosa et al., JMLR 12 (2011) 2825-2830.
+
+    >>> x, y = ska.data.sklearn("digits")
+    >>> x.shape
+    (1797, 64)
     """
     require(name in SETS, "name", f"be one of {list(SETS)}", f"it was {nearest(name, SETS)}")
     require(

@@ -19,6 +19,10 @@ def known_spectrum(
     x = √B U √values Vᵀ, with U and V random orthonormal columns; not in [0, 1].
 
     Raises ValueError unless the values are positive and fewer than samples, and no more than inputs.
+
+    >>> x = ska.data.known_spectrum([3.0, 1.0], samples=20, inputs=5)
+    >>> np.linalg.eigvalsh(x @ x.T / 20)[-2:].round(4).tolist()
+    [1.0, 3.0]
     """
     require_whole("samples", samples, "be a whole number, at least 1")
     require_whole("inputs", inputs, "be a whole number, at least 1")

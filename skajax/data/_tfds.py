@@ -58,6 +58,8 @@ def tfds(
         ConnectionError: The set has to be prepared and could not be downloaded, which TensorFlow
             Datasets tries for some minutes.
         OSError: The set has to be prepared and could not be written, as on a full disk.
+
+    >>> x, y = ska.data.tfds("fashion_mnist", per_class=100)  # doctest: +SKIP
     """
     if per_class is not None:
         require_whole("per_class", per_class, "be None or a whole number, at least 1")

@@ -38,6 +38,8 @@ def widget(settings: Settings | None = None) -> Any:
 
         import skajax as ska
         ska.explore.widget(ska.explore.Settings(data="digits", widths=(32, 10)))
+
+    >>> ska.explore.widget()  # doctest: +SKIP
     """
     panel = _panel()
     if panel.state.curdoc is None:
@@ -62,6 +64,8 @@ def serve(
     Example::
 
         ska.explore.serve(port=5006)
+
+    >>> ska.explore.serve()  # doctest: +SKIP
     """
     panel = _panel()
     fits = is_whole(port, 0) and port < 2**16

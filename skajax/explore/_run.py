@@ -28,6 +28,9 @@ def growing(problem: Problem) -> Iterator[Trajectory]:
     """The run, longer each time; the last one has the bits of the script's.
 
     ``simulate`` makes the first records, and ``extend`` the others. A run that fails is the last.
+
+    >>> problem = ska.explore.Settings(data="iris", widths=(4, 3)).problem()
+    >>> lengths = [len(run.t) for run in ska.explore.growing(problem)]  # doctest: +SKIP
     """
     total = problem.settings.records
     size = min(max(2, round(FIRST * total)), total)
@@ -54,7 +57,11 @@ class Theory(NamedTuple):
 
 
 def foresee(problem: Problem) -> Theory:
-    """Predicted times of dense layers under their own entropy; of all others, growth times alone."""
+    """Predicted times of dense layers under their own entropy; of all others, growth times alone.
+
+    >>> problem = ska.explore.Settings(data="iris", widths=(4, 3)).problem()
+    >>> theory = ska.explore.foresee(problem)  # doctest: +SKIP
+    """
     settings, network, weights, inputs, _, energy, _ = problem
     if settings.predicts:
         found = predict(network, weights, inputs)
@@ -91,7 +98,10 @@ class Seen:
 
 
 class Runner:
-    """One run in a thread, and what is foreseen of it in another: ``seen`` is how far they are."""
+    """One run in a thread, and what is foreseen of it in another: ``seen`` is how far they are.
+
+    >>> runner = ska.explore.Runner(ska.explore.Settings())  # doctest: +SKIP
+    """
 
     def __init__(self, settings: Settings) -> None:
         """Nothing runs yet."""

@@ -286,7 +286,12 @@ class Settings:
 
 
 class Problem(NamedTuple):
-    """The arguments of ``simulate``."""
+    """The arguments of ``simulate``.
+
+    >>> problem = ska.explore.Settings(data="iris", widths=(4, 3)).problem()
+    >>> problem.weights[0].W.shape
+    (4, 4)
+    """
 
     settings: Settings
     network: Network

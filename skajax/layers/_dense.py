@@ -12,7 +12,11 @@ from skajax.layers._fields import DECISIONS, usual, whole
 
 
 class DenseWeights(NamedTuple):
-    """Weights of a dense layer: ``W`` (inputs, outputs) and ``b`` (outputs,)."""
+    """Weights of a dense layer: ``W`` (inputs, outputs) and ``b`` (outputs,).
+
+    >>> weights[0].W.shape, weights[0].b.shape
+    ((784, 8), (8,))
+    """
 
     W: Float[Array, "inputs outputs"]
     b: Float[Array, " outputs"]
@@ -32,6 +36,10 @@ class Dense:
     inputs), such as the times of a sequence or the pixels of an image: then one W acts on the last axis at
     every position, z = x W + b of shape (samples, ..., width). Energies sum over the positions. Such a
     layer is not simulated in the row space of its inputs.
+
+    >>> layer = ska.Dense(8, decision="tanh")
+    >>> layer.knowledge(layer.init(jax.random.key(0), x), x).shape
+    (20, 8)
     """
 
     width: int

@@ -18,6 +18,11 @@ def edges_of(graph: Any) -> tuple[Int32[np.ndarray, "edges 2"], int]:
     receives. Weights that a networkx graph has on its edges are left out.
 
     Raises ValueError for a matrix that is not square, or that holds other numbers than zeros and ones.
+
+    >>> import networkx
+    >>> edges, nodes = ska.layers.edges_of(networkx.path_graph(3))
+    >>> edges.tolist(), nodes
+    ([[0, 1], [1, 2]], 3)
     """
     if hasattr(graph, "nodes") and hasattr(graph, "edges"):
         place = {node: n for n, node in enumerate(graph.nodes)}

@@ -83,6 +83,11 @@ class GraphConv(eqx.Module):
         network = skajax.Network((GraphConv(8, edges), GraphConv(2, edges)))
         weights = network.init(jax.random.key(0), x)
         run = skajax.simulate(network, weights, x, skajax.Adaptive(), t1=1.0)
+
+    >>> layer = ska.layers.GraphConv(4, [(0, 1), (1, 2)])  # a path of three nodes
+    >>> features = jnp.ones((5, 3, 2))
+    >>> layer.knowledge(layer.init(jax.random.key(0), features), features).shape
+    (5, 3, 4)
     """
 
     width: int = eqx.field(static=True)

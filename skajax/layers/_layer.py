@@ -41,6 +41,9 @@ class Layer(Protocol):
       token ids, and its weights are of JAX's default floating-point dtype (default: floating-point x);
     - ``check(x)``, of the first layer or stage: raises ValueError for values that it cannot read. It is
       called outside of jit, once for all samples.
+
+    >>> isinstance(ska.Dense(4), ska.layers.Layer)
+    True
     """
 
     def init(self, key: Key, x: Inputs | jax.ShapeDtypeStruct) -> Any:
@@ -58,6 +61,9 @@ class Stage(Protocol):
 
     Its weights, if it has any, move under global energies only; one without returns ``()`` from ``init``.
     ``reads`` and ``check(x)`` as of a :class:`Layer`.
+
+    >>> isinstance(ska.layers.Flatten(), ska.layers.Stage)
+    True
     """
 
     def init(self, key: Key, x: Inputs | jax.ShapeDtypeStruct) -> Any:

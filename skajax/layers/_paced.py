@@ -17,6 +17,9 @@ class Paced(eqx.Module):
 
     ``layer`` is what learns, and ``rate`` its r > 0: weights, knowledge and decisions are the layer's own.
     A method's step of dt is one of r dt for this layer.
+
+    >>> slow = ska.Paced(ska.Dense(8), rate=0.5)
+    >>> network = ska.Network((slow, ska.Dense(4)))  # the first layer learns half as fast
     """
 
     layer: Layer

@@ -103,7 +103,12 @@ class Route(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class Hold(Route):
-    """Holds x back, and lets the next item read it too."""
+    """Holds x back, and lets the next item read it too.
+
+    >>> network = ska.Network((ska.Dense(4), ska.layers.Residual((ska.Dense(4),))))
+    >>> network.layers[1]
+    Hold()
+    """
 
     def route(self, held: tuple[Any, ...], x: Any, meet: Meet) -> tuple[tuple[Any, ...], Any]:
         """x waits."""
@@ -112,7 +117,12 @@ class Hold(Route):
 
 @dataclasses.dataclass(frozen=True)
 class Swap(Route):
-    """Holds x back, and lets the next item read what waited."""
+    """Holds x back, and lets the next item read what waited.
+
+    >>> network = ska.Network((ska.layers.Merge(((ska.Dense(4),), (ska.Dense(4),))),))
+    >>> [type(each).__name__ for each in network.layers]
+    ['Hold', 'Dense', 'Swap', 'Dense', 'Join']
+    """
 
     def route(self, held: tuple[Any, ...], x: Any, meet: Meet) -> tuple[tuple[Any, ...], Any]:
         """x waits in its place."""
@@ -121,7 +131,12 @@ class Swap(Route):
 
 @dataclasses.dataclass(frozen=True)
 class Join(Route):
-    """The sum, or the concatenation along the last axis, of what waited and x."""
+    """The sum, or the concatenation along the last axis, of what waited and x.
+
+    >>> network = ska.Network((ska.Dense(4), ska.layers.Residual((ska.Dense(4),))))
+    >>> network.layers[-1]
+    Join(kind='sum')
+    """
 
     kind: str = "sum"
 

@@ -65,6 +65,10 @@ class Adaptive(AbstractMethod):
     interpolant, with the exact tangents ż and Ḋ. Without save times: 101, evenly spaced. Between steps
     an interpolant may have a lower order than the steps have: that of Dopri8 is off by some 16 times the
     tolerance at rtol=1e-12; records at the solver's own steps (``save_at="steps"``) are not.
+
+    >>> run = ska.simulate(network, weights, x, ska.Adaptive(rtol=1e-4), t1=6.0)
+    >>> str(run.outcome)
+    'completed: reached t = 6'
     """
 
     solver: diffrax.AbstractSolver[Any]

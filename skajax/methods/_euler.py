@@ -16,6 +16,10 @@ class Euler(Method):
 
     Converges to the ODE with order 1 as dt → 0. Records K + 1 instants, with the exact tangents
     ż and Ḋ, the end included. ``simulate`` takes t1 = K dt, or steps = K.
+
+    >>> run = ska.simulate(network, weights, x, ska.Euler(dt=0.05), t1=1.0)
+    >>> run.entropy.shape  # 20 steps, and the end; two layers
+    (21, 2)
     """
 
     dt: ScalarLike = eqx.field(converter=as_number)

@@ -112,6 +112,14 @@ class Method(AbstractMethod):
     - ``records_end = False``: the state after the last step is not recorded.
 
     ``simulate`` takes t1, a whole number of steps dt, or ``steps``.
+
+    >>> class Midpoint(ska.Method):
+    ...     dt: float
+    ...     def step(self, system, t, weights, memory):
+    ...         half = jax.tree.map(lambda w, v: w + self.dt / 2 * v, weights, system.flow(t, weights))
+    ...         velocity = system.flow(t + self.dt / 2, half)
+    ...         return ska.Step(jax.tree.map(lambda w, v: w + self.dt * v, weights, velocity), velocity)
+    ...
     """
 
     records_end: ClassVar[bool] = True

@@ -67,6 +67,9 @@ class Stats(Summarised, eqx.Module):
     ``steps`` tried in all, and how many of them the step-size controller ``rejected``. ``rank`` is the
     number of input directions that were simulated, where those are fewer than the inputs (see
     ``simulate``'s reduction); otherwise None.
+
+    >>> int(ska.simulate(network, weights, x, ska.Euler(0.05), t1=1.0).stats.steps)
+    20
     """
 
     evaluations: Count | None
@@ -88,7 +91,11 @@ class Stats(Summarised, eqx.Module):
 
 
 class Path(eqx.Module):
-    """The accepted steps of an adaptive run."""
+    """The accepted steps of an adaptive run.
+
+    >>> len(run.path.t) == len(run.path.rejected) + 1
+    True
+    """
 
     t: TimeSeries
     """Where each ended, from the start: (steps + 1,); their differences are the step sizes."""
@@ -99,7 +106,10 @@ class Path(eqx.Module):
 
 
 class Resume(eqx.Module):
-    """What it takes to go on, as if the run had never stopped."""
+    """What it takes to go on, as if the run had never stopped.
+
+    >>> longer = ska.extend(run, t1=7.0)  # from the solver's own state, step size included
+    """
 
     system: System
     carry: Any
@@ -167,7 +177,11 @@ class Evolution(NamedTuple):
 
 
 class AbstractMethod(eqx.Module):
-    """How weights move through time: by steps known beforehand, or by adaptive ones."""
+    """How weights move through time: by steps known beforehand, or by adaptive ones.
+
+    >>> isinstance(ska.Adaptive(), ska.methods.AbstractMethod)
+    True
+    """
 
     @property
     @abc.abstractmethod

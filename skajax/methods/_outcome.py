@@ -10,7 +10,11 @@ from skajax._types import Array, Bool, Count, TimeSeries
 
 
 class Code(enum.IntEnum):
-    """Why a run ended: ``run.outcome.code``, and ``outcome_code`` of a sweep's lanes."""
+    """Why a run ended: ``run.outcome.code``, and ``outcome_code`` of a sweep's lanes.
+
+    >>> int(run.outcome.code) == ska.methods.Code.COMPLETED
+    True
+    """
 
     COMPLETED = 0
     """It reached its end."""
@@ -41,7 +45,11 @@ ENDED = (Code.COMPLETED, Code.STOPPED)
 
 
 class Outcome(eqx.Module):
-    """Why a run ended: a code, and the time, step and layer (1..L; 0: none) where it did."""
+    """Why a run ended: a code, and the time, step and layer (1..L; 0: none) where it did.
+
+    >>> str(run.outcome)
+    'completed: reached t = 6'
+    """
 
     code: Count
     t: TimeSeries

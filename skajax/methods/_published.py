@@ -46,6 +46,8 @@ class Published(Method):
     Differs from :class:`Euler` in two terms of order dt: the ΔD in g, and the input that lags one
     pass behind. Both vanish with dt, so its limit is the same ODE, with order 1. Of layers that decide by
     other than the sigmoid (:mod:`skajax.decisions`), D' is theirs.
+
+    >>> run = ska.simulate(network, weights, x, ska.Published(dt=0.05), t1=1.0)
     """
 
     dt: ScalarLike = eqx.field(converter=as_number)

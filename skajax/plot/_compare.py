@@ -39,6 +39,10 @@ def comparison(
 
     Returns the axes, one a layer. Raises ValueError for no runs, for runs with different numbers
     of layers, and for what is no observable of a layer.
+
+    >>> steps = ska.simulate(network, weights, x, ska.Euler(0.05), t1=1.0)
+    >>> ska.plot.comparison({"fixed": steps, "adaptive": run}, "flow_norm").shape
+    (2,)
     """
     require(len(runs) > 0, "runs", "hold at least one run", "it was empty")
     what = check_observable(observable, list(runs.values()))
@@ -84,6 +88,10 @@ def ensemble(runs: Runs, observable: str = "flow_norm", *, ax: Axes | None = Non
     Bands from 25 to 75 % and, fainter, from 5 to 95 % of the runs, at each time, of an observable
     in its own unit: :func:`history` of an ensemble, and of nothing else. ``runs`` is a batch, such as
     ``jax.vmap`` over seeds makes, or a dataset of ``skajax.sweep``.
+
+    >>> draw = lambda seed: network.init(jax.random.key(seed), x)
+    >>> found = ska.sweep(network, draw, x, ska.Euler(0.05), 1.0, over=ska.grid(seed=range(3)))
+    >>> ax = ska.plot.ensemble(found, "flow_norm")
     """
     shape = np.shape(getattr(runs, "t", 0.0))
     require(

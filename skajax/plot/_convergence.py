@@ -27,6 +27,8 @@ def convergence(dts: Numbers, errors: Mapping[str, Numbers], *, ax: Axes | None 
     ``errors`` maps labels, such as "layer 1", to relative distances from the ODE's solution, one
     for each of ``dts``, or of many runs, (runs, dts), drawn as their median and quantile bands; NaN
     where a run failed. Curves parallel to the dashed line, error ∝ Δt, converge with order 1.
+
+    >>> ax = ska.plot.convergence([0.1, 0.05, 0.025], {"layer 1": [0.2, 0.1, 0.05]})
     """
     steps = np.asarray(dts, float)
     require(
@@ -86,6 +88,9 @@ def invariance(
     ``data`` is what ``skajax.study.invariance`` returns, with one rule chosen: ``data.sel(rule="Euler")``.
     Over several seeds the median, and bands from 25 to 75 % and 5 to 95 % of them. Returns the axes.
     Raises ValueError for more than one rule, and unknown names.
+
+    >>> found = ska.study.invariance(network, weights, x, pairs=[(0.05, 5), (0.025, 10)])  # doctest: +SKIP
+    >>> ax = ska.plot.invariance(found.sel(rule="Euler"))  # doctest: +SKIP
     """
     require(
         {"error", "dt", "K", "accuracy"} <= set(data.variables),

@@ -36,6 +36,8 @@ def costs(
     unit of learning time, and only those ways are drawn: each with the step that it needs for an accuracy.
 
     Returns the axes (5,). Raises ValueError for a summary without costs, and unknown names.
+
+    >>> axes = ska.plot.costs(ska.summary(network, x, costs=ska.costs.FLOAT32))
     """
     counts = getattr(found, "counts", None)
     require(

@@ -23,6 +23,8 @@ def families(data: "xarray.Dataset", *, axes: AxesLike | None = None) -> AxesArr
     same range in all panels.
 
     Returns the axes, one a family. Raises ValueError for axes that are not one for each.
+
+    >>> axes = ska.plot.families(ska.study.families(seeds=[0], quick=True))  # doctest: +SKIP
     """
     names = [str(name) for name in data["family"].values]
     layers = data.sizes["layer"]

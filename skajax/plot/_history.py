@@ -71,6 +71,9 @@ def history(
     Of an ensemble (runs by ``jax.vmap``, or a dataset of ``skajax.sweep``), each layer's median over
     the runs and bands from 25 to 75 % and, fainter, from 5 to 95 % of them, at each time, without
     landmarks. A run that failed counts up to its failure, and the legend says how many there were.
+
+    >>> ax = ska.plot.history(run, "flow_norm")
+    >>> ax.figure.savefig("flow.png")
     """
     ax = single(ax)
     found = _curves(run, observable, against, ax)
@@ -166,6 +169,8 @@ def output_mean(run: Runs, *, ax: Axes | None = None) -> Axes:
 
     Neurons count from 0, the digits that MNIST's classes are; the legend lists them as
     the curves end, from top to bottom. An ensemble is drawn as by :func:`history`.
+
+    >>> ax = ska.plot.output_mean(run)
     """
     found = read(run, "output_mean", "run")
     outputs = found.values.shape[-1]

@@ -126,6 +126,12 @@ def animate(
 
     Raises:
         ValueError: As :func:`maps` does.
+
+    >>> x, y = ska.data.mnist(per_class=1)
+    >>> network = ska.Network((ska.layers.Conv(3, (5, 5), strides=2, scale=0.1),))
+    >>> weights = network.init(jax.random.key(0), x)
+    >>> run = ska.simulate(network, weights, x, ska.Adaptive(), 1.0, dense=True)
+    >>> ska.plot.animate(run, times=2, channels=1).save("knowledge.gif")
     """
     shown = _read(run, layer, what, times, samples, channels)
     strip, *drawn = _axes(axes, shown, 1, len(shown.names))

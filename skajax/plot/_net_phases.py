@@ -41,6 +41,11 @@ def net_phases(
     ``skajax.timescales.NET_PARTS``. ``predicted``: of given weights, what
     :func:`skajax.timescales.tensor_net` says; a grey line marks each crossing by the reduced model. Returns
     the axes, one a layer.
+
+    >>> parts = ("tensor_net_rate", "knowledge_norm", "flow_norm", *ska.timescales.NET_PARTS)
+    >>> run = ska.simulate(network, weights, x, ska.Euler(0.05), steps=100, observe=parts)
+    >>> ska.plot.net_phases(run).shape
+    (2,)
     """
     run = one_run(run)
     names = ("tensor_net_rate", *(each.name for each in NET_PARTS))

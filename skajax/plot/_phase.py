@@ -47,6 +47,9 @@ def flow_against_knowledge(run: Runs, *, axes: AxesLike | None = None) -> AxesAr
 
     Of an ensemble (runs by ``jax.vmap``, or a dataset of ``skajax.sweep``), at each time the median of
     both over the runs, and bands from 25 to 75 % and 5 to 95 % of the flow; without landmarks.
+
+    >>> ska.plot.flow_against_knowledge(run).shape
+    (2,)
     """
     marks = []
     if isinstance(run, Trajectory) and not is_ensemble(run):
@@ -65,6 +68,9 @@ def tensor_net_against_knowledge(
     ``_equation`` have the sign of the equations. Green where it crosses zero, and red at the
     entropy minimum (hollow if that is the run's first or last record). Returns the axes, one a
     layer. An ensemble is drawn as by :func:`flow_against_knowledge`.
+
+    >>> ska.plot.tensor_net_against_knowledge(run).shape
+    (2,)
     """
     check_observable(observable, run, TENSOR_NETS)
     marks = []
@@ -116,6 +122,8 @@ def phase_portrait(run: Runs, *, ax: Axes | None = None) -> Axes:
     So both are pure numbers from 0 to 1. Arrows point forward in time, and red dots are the entropy
     minima, as in figure 3 (hollow at the run's first or last record). Of an ensemble, the medians of
     both over the runs at each time, and bands of the flow.
+
+    >>> ax = ska.plot.phase_portrait(run)
     """
     knowledge, flow = (read(run, name, "run") for name in ("knowledge_norm", "flow_norm"))
     t, layers = flow.t, flow.values.shape[-1]

@@ -24,6 +24,8 @@ def precision(data: "xarray.Dataset", *, axes: AxesLike | None = None) -> AxesAr
     the start. Of the worst layer, medians over the seeds.
 
     Returns the axes (2,). Raises ValueError for other data.
+
+    >>> axes = ska.plot.precision(ska.study.precision(quick=True))  # doctest: +SKIP
     """
     missing = {"error", "stalling_dt"} - set(data.data_vars)
     require(

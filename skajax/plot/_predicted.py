@@ -24,6 +24,8 @@ def predicted_times(data: "xarray.Dataset", *, ax: Axes | None = None) -> Axes:
     times are not drawn.
 
     Returns the axes.
+
+    >>> ax = ska.plot.predicted_times(ska.study.architectures(quick=True))  # doctest: +SKIP
     """
     ax = single(ax, size=(6.6, 4.6))
     layers = data.sizes["layer"]

@@ -28,6 +28,8 @@ def rules(data: "xarray.Dataset", *, axes: AxesLike | None = None) -> AxesArray:
     least to the largest; black dashed lines are of the images themselves.
 
     Returns the axes (4, rules). Raises ValueError for other data.
+
+    >>> axes = ska.plot.rules(ska.study.rules(quick=True))  # doctest: +SKIP
     """
     missing = {"flow_norm", "cosine", "probe", "fisher"} - set(data.data_vars)
     require(

@@ -30,6 +30,9 @@ def separation(data: "xarray.Dataset", *, axes: AxesLike | None = None) -> AxesA
     are logarithmic, but for the beginning, up to the first time after 0.
 
     Returns the axes, one for each of ``data``'s metrics. Raises ValueError for other data.
+
+    >>> found = ska.study.separation(network, weights, x, y)  # doctest: +SKIP
+    >>> axes = ska.plot.separation(found)  # doctest: +SKIP
     """
     missing = {"trained", "inputs", "random"} - set(data.data_vars)
     require(

@@ -16,6 +16,8 @@ def step_sizes(run: Trajectory, *, axes: AxesLike | None = None) -> AxesArray:
     Above: each accepted step as long as it was, on a logarithmic axis; a cross is a larger one that
     was tried there before, and rejected. Below: ‖Φ‖_F of each layer, in percent of its peak.
     Steps grow where the flow is even, and shrink where a layer turns. Returns the two axes.
+
+    >>> above, below = ska.plot.step_sizes(run)
     """
     require(
         run.path is not None and len(run.path.t) > 1,

@@ -39,6 +39,8 @@ def heatmap(
     twentyfold and more, and on one scale the small ones would be blank. That is the default, but
     not for the alignment, a cosine, whose rows are comparable on the scale from -1 to 1. Landmarks
     are marked as in :func:`history`.
+
+    >>> ax = ska.plot.heatmap(run, "entropy_rate")
     """
     what = check_observable(observable, run)
     run = one_run(run)

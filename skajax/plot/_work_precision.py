@@ -39,6 +39,8 @@ def work_precision(
     of an observable.
 
     Returns the axes. Raises ValueError for more than one end time or scale, and unknown names.
+
+    >>> ax = ska.plot.work_precision(ska.study.work_precision(network, weights, x))  # doctest: +SKIP
     """
     require(cost in _COSTS, "cost", f"be one of {list(_COSTS)}", f"it was {cost!r}")
     require(

@@ -69,6 +69,8 @@ def architectures(
     In ``out``: a file a setting, written whole or not at all, so that the same call goes on where it was
     killed; ``architectures.nc``, ``.md``, the table, and ``.png``, the figure. Files that were made by other
     numbers than this study's are refused with a ValueError, not mixed in.
+
+    >>> data = ska.study.architectures("architectures", quick=True)  # doctest: +SKIP
     """
     chosen = check_settings(settings if settings is not None else QUICK if quick else SETTINGS)
     folder = open_folder(out)

@@ -186,6 +186,8 @@ def families(
 
         data = ska.study.families("families", seeds=range(2), quick=True)
         print(ska.study.families_table(data))
+
+    >>> data = ska.study.families("families", seeds=range(2), quick=True)  # doctest: +SKIP
     """
     seeds = list(seeds)
     fits = len(seeds) >= 1 and all(is_whole(s, 0) for s in seeds) and len({*seeds}) == len(seeds)

@@ -13,6 +13,8 @@ def families_table(data: xr.Dataset) -> str:
     first peak, also in units of the layer's own growth time 1/λ; how many peaks there are; the residence
     time ‖Z‖ / ‖Φ‖ where the flow is highest; the entropy per decision at the end of the run, in bits; and in
     how many of the seeds the Tensor Net's rate crosses 0 within the run.
+
+    >>> print(ska.study.families_table(ska.study.families(seeds=range(2), quick=True)))  # doctest: +SKIP
     """
     lines = [
         "| family | weights | layer | decisions | 1/λ | first peak, t | in 1/λ | peaks | residence at the"

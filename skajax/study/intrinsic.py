@@ -58,6 +58,8 @@ def intrinsic(
     - ``dt``: Euler's method, up to ``t1_steps``, so that a definition's spread is the discretisation's.
 
     Raises ValueError for arguments that do not fit.
+
+    >>> found = ska.study.intrinsic(network, x, seeds=4)  # doctest: +SKIP
     """
     x = as_array("x", x)
     check_inputs(x)
@@ -122,7 +124,10 @@ def intrinsic(
 
 
 def intrinsic_table(found: Intrinsic) -> str:
-    """Markdown: the definitions in order, the relative spread of each on each axis, and what is undefined."""
+    """Markdown: the definitions in order, the relative spread of each on each axis, and what is undefined.
+
+    >>> print(ska.study.intrinsic_table(ska.study.intrinsic(network, x, seeds=4)))  # doctest: +SKIP
+    """
     table = found.table
     axes = [str(axis) for axis in table["axis"].values]
     lines = [

@@ -104,6 +104,8 @@ def invariance(
     - ``outcome`` of every run.
 
     Raises ValueError for arguments that do not fit, and RunFailed where the reference does not complete.
+
+    >>> found = ska.study.invariance(network, weights, x, pairs=[(0.05, 5), (0.025, 10)])  # doctest: +SKIP
     """
     pairs = _checked(pairs, methods, seeds)
     require(judge in DIAGNOSTICS, "judge", f"be one of {list(DIAGNOSTICS)}", f"it was {judge!r}")

@@ -18,6 +18,9 @@ def invariance_table(data: xr.Dataset, *, norm: str = "l2") -> str:
     """Markdown: of every observable, rule by rule, errors at each step, order, and the step needed.
 
     Of the worst layer; over several seeds the median, with the 5 % and 95 % quantiles of the order.
+
+    >>> found = ska.study.invariance(network, weights, x, pairs=[(0.05, 5), (0.025, 10)])  # doctest: +SKIP
+    >>> print(ska.study.invariance_table(found))  # doctest: +SKIP
     """
     require(norm in NORMS, "norm", f"be one of {list(NORMS)}", f"it was {norm!r}")
     accuracy = data["accuracy"].item()

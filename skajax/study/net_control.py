@@ -40,6 +40,8 @@ def net_control(*, seeds: int = 8, quick: bool = False) -> xr.Dataset:
 
         data = ska.study.net_control(seeds=2, quick=True)
         print(data.crossings.mean("seed"))
+
+    >>> data = ska.study.net_control(seeds=2, quick=True)  # doctest: +SKIP
     """
     require(is_whole(seeds), "seeds", "be a whole number, at least 1", f"it was {seeds!r}")
     x, y = data.mnist_subset(per_class=10 if quick else 100)

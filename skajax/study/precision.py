@@ -148,6 +148,8 @@ def precision(
 
         data = ska.study.precision(quick=True)
         print(ska.study.precision_table(data))
+
+    >>> data = ska.study.precision("precision", quick=True)  # doctest: +SKIP
     """
     chosen = as_seeds(seeds, (0,) if quick else (0, 1))
     folder, size = open_folder(out), SIZES[quick]
@@ -183,7 +185,10 @@ def precision(
 
 
 def precision_table(data: xr.Dataset) -> str:
-    """Markdown: a line for each format; medians over the seeds, of the worst layer."""
+    """Markdown: a line for each format; medians over the seeds, of the worst layer.
+
+    >>> print(ska.study.precision_table(ska.study.precision(quick=True)))  # doctest: +SKIP
+    """
     steps = data["dt"].values
     head = [
         "numbers", *(f"error of ‖Z‖, dt = {number(dt)}" for dt in steps), "entropy left, finest dt",

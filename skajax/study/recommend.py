@@ -45,6 +45,9 @@ def recommend(
     scales; of equals, the first. ``kind`` is "adaptive", "fixed", or None for both.
 
     Evaluations do not depend on the machine or its load; seconds are those of one machine.
+
+    >>> data = ska.study.work_precision(network, weights, x)  # doctest: +SKIP
+    >>> ska.study.recommend(data, target=1e-4)  # doctest: +SKIP
     """
     require_positive("target", target, "an error to reach")
     _check_cost(cost)
@@ -85,6 +88,8 @@ def precision_floor(data: xr.Dataset) -> xr.Dataset:
     with also ``solver``: ``from_setting``, the coarsest setting from which on float32's error is
     more than twice that of float64, NaN where it never is; and ``error`` there. Rounding has taken
     over, and a finer setting only costs more.
+
+    >>> ska.study.precision_floor(ska.study.precision(quick=True))  # doctest: +SKIP
     """
     have = list(data["precision"].values)
     require(set(have) == {"float32", "float64"}, "data", "hold both precisions", f"it holds {have}")
@@ -112,6 +117,8 @@ def cost_table(data: xr.Dataset, targets: Sequence[float] = TARGETS) -> str:
 
     A cell names the setting that :func:`recommend`'s rule allows and costs least there, its
     evaluations, milliseconds and rejected steps, if any.
+
+    >>> print(ska.study.cost_table(ska.study.work_precision(network, weights, x)))  # doctest: +SKIP
     """
     targets = numbers("targets", targets, "an error to reach")
     parts = []

@@ -41,6 +41,8 @@ def reproduce(
     into ``out``: ``figures/``, ``runs.nc`` (all runs, groups of one NetCDF file: open with
     ``xarray.open_datatree``), ``claims.json`` and ``claims.md``, the report, and the same with its figures as
     a page for a browser, ``claims.html``.
+
+    >>> result = ska.study.reproduce("out", quick=True)  # doctest: +SKIP
     """
     if seeds is None:
         seeds = 4 if quick else 16

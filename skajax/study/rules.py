@@ -132,6 +132,8 @@ def rules(
 
         data = ska.study.rules(quick=True)
         print(ska.study.rules_table(data))
+
+    >>> data = ska.study.rules("rules", quick=True)  # doctest: +SKIP
     """
     chosen = as_seeds(seeds, (0, 1) if quick else (0, 1, 2))
     folder, size = open_folder(out), SIZES[quick]
@@ -157,7 +159,10 @@ def rules(
 
 
 def rules_table(data: xr.Dataset) -> str:
-    """Markdown: a line for each rule, medians over the seeds, and what they come to."""
+    """Markdown: a line for each rule, medians over the seeds, and what they come to.
+
+    >>> print(ska.study.rules_table(ska.study.rules(quick=True)))  # doctest: +SKIP
+    """
     head = [
         "rule", "horizon", "flow peaks, layer by layer", "energy a sample, start to end",
         "cosine with the gradient",

@@ -51,6 +51,8 @@ def schedules(
 
     In ``out``: a file a setting, so that the same call goes on where it was killed, ``schedules.nc`` and
     ``.md``. Raises ValueError for arguments that do not fit.
+
+    >>> found = ska.study.schedules(quick=True)  # doctest: +SKIP
     """
     chosen = check_settings(settings if settings is not None else QUICK if quick else SETTINGS)
     fits = len(fractions) >= 1 and all(0 < f < 1 for f in fractions)
@@ -73,7 +75,10 @@ def schedules(
 
 
 def schedules_table(data: xr.Dataset) -> str:
-    """Markdown: a line a setting, with each fraction's T, K, what was left, and Euler's error."""
+    """Markdown: a line a setting, with each fraction's T, K, what was left, and Euler's error.
+
+    >>> print(ska.study.schedules_table(ska.study.schedules(quick=True)))  # doctest: +SKIP
+    """
     fractions = data["fraction"].values
     heads = [f"{f:g}: T, K, left, error of Z" for f in fractions]
     lines = [

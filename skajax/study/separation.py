@@ -49,6 +49,9 @@ def fisher_ratio(features: ArrayLike, labels: ArrayLike) -> float:
 
     Features (samples, _) and labels (samples,). The same for features moved, rotated or multiplied
     by a number; infinite where no class has any extent, and 0 where all classes have one mean.
+
+    >>> print(f"{ska.study.fisher_ratio(x, y):.2f}")
+    1.51
     """
     features, labels = _labelled(features, labels)
     centred = features - features.mean(axis=0)
@@ -79,6 +82,9 @@ def probe_accuracy(
     times the mean of XᵀX's diagonal, which leaves the least squared error when each of the samples it
     learns from is left out (in closed form too): the unit of the features does not matter, and their number
     little. ``test`` (samples,) is of bool.
+
+    >>> test = np.arange(len(y)) % 2 == 0
+    >>> accuracy = ska.study.probe_accuracy(x, y, test)
     """
     features, labels = _labelled(features, labels)
     test = np.asarray(test, bool)
@@ -116,6 +122,8 @@ def cluster_agreement(features: ArrayLike, labels: ArrayLike, seed: int = 0) -> 
     The adjusted Rand index is 1 for the classes themselves and 0 on average for clusters drawn by
     chance; the normalised mutual information is 1 and 0 for independent ones. By scikit-learn, the
     best of four starts.
+
+    >>> agreement, information = ska.study.cluster_agreement(x, y)
     """
     # Takes a second to import.
     from sklearn.cluster import KMeans
@@ -165,6 +173,8 @@ def separation(
       ``scales``, and not trained.
 
     Everything is computed in float64: a deep layer's D differ, at the start, by less than float32 holds.
+
+    >>> found = ska.study.separation(network, weights, x, y)  # doctest: +SKIP
     """
     x = as_array("x", x)
     check_inputs(x, network)

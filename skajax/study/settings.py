@@ -46,7 +46,11 @@ DATA: Mapping[str, Callable[[int], np.ndarray]] = MappingProxyType(
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """One network on one batch."""
+    """One network on one batch.
+
+    >>> ska.study.Setting("mnist", 100, (32, 16, 10)).widths
+    (32, 16, 10)
+    """
 
     data: str
     samples: int

@@ -180,6 +180,9 @@ def synchronise(
     max_steps static) and vmap.
 
     Raises ValueError for arguments that do not fit: their names, what they must be, what they were.
+
+    >>> found = ska.study.synchronise(network, weights, x, t1=9.0)  # doctest: +SKIP
+    >>> run = ska.simulate(network, found.weights, x, ska.Adaptive(), t1=9.0)  # doctest: +SKIP
     """
     require(isinstance(network, Network), "network", "be a Network", f"it was {network!r}")
     x = as_array("x", x)

@@ -79,6 +79,8 @@ def tensor_net(
 
         data = ska.study.tensor_net("tensor_net", quick=True, seeds=20)
         print(ska.study.tensor_net_table(data))
+
+    >>> data = ska.study.tensor_net("tensor_net", quick=True, seeds=20)  # doctest: +SKIP
     """
     require(is_whole(seeds, 2), "seeds", "be a whole number, at least 2", f"it was {seeds!r}")
     chosen = check_settings(settings if settings is not None else QUICK[:1] if quick else SETTINGS)
@@ -161,6 +163,8 @@ def tensor_net_table(data: xr.Dataset) -> str:
     within 10 % in ‖Z‖ and in t (the law's ‖Z‖ within 15 %). p-values: chi-squared of the measured and
     the drawn counts, of the measured counts and the law, and Kolmogorov and Smirnov's of measured and drawn
     ‖Z‖ at the last crossing.
+
+    >>> print(ska.study.tensor_net_table(ska.study.tensor_net(seeds=20, quick=True)))  # doctest: +SKIP
     """
     lines = [
         "| setting | sign | layer | measured 0, 1, 2 | drawn, % | law, % | count agrees | ‖Z‖ in 10 %"

@@ -106,6 +106,8 @@ def work_precision(
 
     Raises ValueError for arguments that do not fit, and RunFailed where the reference does not
     complete.
+
+    >>> data = ska.study.work_precision(network, weights, x)  # doctest: +SKIP
     """
     ends = numbers("t1", t1 if isinstance(t1, Sequence) else (t1,), "an end time")
     scales = numbers("scales", scales, "a factor")

@@ -38,6 +38,10 @@ def grid(**axes: Iterable[Any]) -> dict[str, tuple[Any, ...]]:
 
     Raises ValueError for an axis that is no such container, or empty, or has a name that results have
     themselves (``layer``, ``entropy``, ...).
+
+    >>> axes = ska.grid(seed=range(4), dt=[0.01, 0.02])
+    >>> list(axes)
+    ['seed', 'dt']
     """
     return {name: _values(name, axis) for name, axis in axes.items()}
 

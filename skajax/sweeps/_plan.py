@@ -104,7 +104,13 @@ class Group:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What a sweep will do; ``str`` of it is a table."""
+    """What a sweep will do; ``str`` of it is a table.
+
+    >>> draw = lambda seed: network.init(jax.random.key(seed), x)
+    >>> plan = ska.sweep(network, draw, x, ska.Euler(0.05), 1.0, over=ska.grid(seed=range(3)), dry=True)
+    >>> plan.lanes
+    3
+    """
 
     lanes: int
     refused: dict[int, Exception]

@@ -119,6 +119,11 @@ def sweep(
 
     Raises ValueError if a function names no axis, or an axis is no function's; if no lane can run,
     as soon as that shows; or if the records cannot be held.
+
+    >>> draw = lambda seed: network.init(jax.random.key(seed), x)
+    >>> found = ska.sweep(network, draw, x, ska.Euler(0.05), 1.0, over=ska.grid(seed=range(3)))
+    >>> found.entropy.dims, found.entropy.shape
+    (('seed', 'record', 'layer'), (3, 21, 2))
     """
     axes, names, choose = _axes(over, method)
     require(
@@ -170,7 +175,13 @@ def sweep(
 
 
 def load_sweep(store: str | os.PathLike[str]) -> "xarray.Dataset":
-    """The dataset of a sweep's ``store``, as far as it is there: missing lanes have the outcome -3."""
+    """The dataset of a sweep's ``store``, as far as it is there: missing lanes have the outcome -3.
+
+    >>> draw = lambda seed: network.init(jax.random.key(seed), x)
+    >>> _ = ska.sweep(network, draw, x, ska.Euler(0.05), 1.0, over=ska.grid(seed=range(3)), store="sweep")
+    >>> ska.load_sweep("sweep").sizes["seed"]
+    3
+    """
     kept = Store.open(store)
     axes = {name: axis.tolist() for name, axis in kept.manifest.axes.items()}
     return assemble(kept.read(), axes, kept.manifest.axes)

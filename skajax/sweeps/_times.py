@@ -20,6 +20,11 @@ def on_times(data: "xarray.Dataset", times: SaveTimes | None = None) -> "xarray.
     four), whose error is of the fourth order in their spacing; beyond its first and last there is
     NaN: nothing is extrapolated. ``times`` (default: 101, evenly spaced, up to the last time that
     all lanes which have records reach) increase.
+
+    >>> draw = lambda seed: network.init(jax.random.key(seed), x)
+    >>> found = ska.sweep(network, draw, x, ska.Euler(0.05), 1.0, over=ska.grid(seed=range(3)))
+    >>> ska.on_times(found, jnp.linspace(0, 1, 5)).sizes["time"]
+    5
     """
     import xarray as xr
 

@@ -50,6 +50,10 @@ def power_law(
     ``late``. Solutions of the flow are of this kind.
 
     Raises ValueError unless t and y are positive, t increases, and there are 8 or more.
+
+    >>> fit = ska.timescales.power_law(np.arange(1.0, 50.0), np.arange(1.0, 50.0) ** -0.5)
+    >>> print(f"{fit.exponent:.3f}")
+    0.500
     """
     from scipy.special import stdtrit
 
@@ -96,6 +100,10 @@ def decay(
 
     Returns a Dataset over layer: ``exponent``, ``error``, ``low``, ``high``, ``early``, ``late``,
     ``effective`` as in :class:`PowerLaw`, ``start`` of the window, and ``reason`` where there is no fit.
+
+    >>> later = ska.simulate(network, weights, x, ska.Adaptive(), t1=100.0)
+    >>> [f"{exponent:.1f}" for exponent in ska.timescales.decay(later).exponent.values]
+    ['nan', '1.1']
     """
     import xarray as xr
 

@@ -91,6 +91,9 @@ def design(
 
     Works outside of jit, vmap and grad. Raises ValueError for arguments that do not fit: their names,
     what they must be, what they were.
+
+    >>> found = ska.timescales.design(network, x, 2.0)  # doctest: +SKIP
+    >>> weights = found.network.init(jax.random.key(0), x)  # doctest: +SKIP
     """
     layers = dense_layers(network)
     wanted = _wanted(times, len(layers))

@@ -23,6 +23,13 @@ def spread(data: "xarray.Dataset", over: str) -> "xarray.Dataset":
     ``median``, ``lower`` and ``upper`` quartile, ``relative`` = (upper - lower) / median, and
     ``full`` = (largest - smallest) / median; ``defined`` and ``undefined`` count lanes with and
     without. NaN with fewer than two defined. Other axes of lanes stay.
+
+    >>> import xarray
+    >>> starts = [network.init(jax.random.key(n), x) for n in range(3)]
+    >>> runs = [ska.simulate(network, start, x, ska.Adaptive(), t1=6.0) for start in starts]
+    >>> found = xarray.concat([ska.timescales.measure(each) for each in runs], "seed")
+    >>> ska.timescales.spread(found, "seed").relative.dims
+    ('definition', 'layer')
     """
     import xarray as xr
 
@@ -59,6 +66,13 @@ def rank(axes: "Mapping[str, xarray.Dataset]") -> "xarray.Dataset":
     spread over all axes, by which definitions are ordered: it compares what is, and so depends on how far
     the axes reach. A definition that more than a tenth of the lanes leave undefined comes after all others
     on that axis, because what is left of it is a choice.
+
+    >>> import xarray
+    >>> starts = [network.init(jax.random.key(n), x) for n in range(3)]
+    >>> runs = [ska.simulate(network, start, x, ska.Adaptive(), t1=6.0) for start in starts]
+    >>> found = xarray.concat([ska.timescales.measure(each) for each in runs], "seed")
+    >>> ska.timescales.rank({"seed": found}).sizes["axis"]
+    1
     """
     import xarray as xr
 

@@ -37,6 +37,10 @@ def linear(network: Network, weights: Weights, x: Inputs, t: ScalarLike) -> Stat
     Returns the :class:`skajax.State` at t; where the largest |z| of it is no longer small against 1, it has
     left the linear regime, and grows on past all bounds. Works inside jit, vmap and grad. Raises
     ValueError for arguments that do not fit: their names, what they must be, what they were.
+
+    >>> early = ska.timescales.linear(network, weights, x, 0.1)
+    >>> early.Z[0].shape
+    (20, 8)
     """
     dense_layers(network)
     x = as_array("x", x)

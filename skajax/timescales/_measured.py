@@ -41,7 +41,11 @@ class Times(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Definition:
-    """One way to read a time off a run: ``read`` takes a :class:`skajax.Trajectory`, gives Times."""
+    """One way to read a time off a run: ``read`` takes a :class:`skajax.Trajectory`, gives Times.
+
+    >>> [definition.name for definition in ska.timescales.DEFINITIONS.values()][:2]
+    ['flow_peak', 'entropy_rate_minimum']
+    """
 
     name: str
     text: str
@@ -67,6 +71,10 @@ def measure(
 
     Works outside of jit, vmap and grad. Raises ValueError for a single run without a finite record, and
     arguments that do not fit.
+
+    >>> found = ska.timescales.measure(run)
+    >>> found.time.dims
+    ('definition', 'layer')
     """
     import xarray as xr
 
@@ -127,6 +135,9 @@ def residence(run: Trajectory) -> "xarray.DataArray":
 
     The time in which a layer's knowledge would change by as much as there is of it: 1 / λ while it
     grows like e^{λt}. NaN where nothing flows, as in the published rule's first record.
+
+    >>> ska.timescales.residence(run).shape
+    (101, 2)
     """
     import xarray as xr
 
@@ -139,7 +150,12 @@ def residence(run: Trajectory) -> "xarray.DataArray":
 
 
 def entropy_left(fraction: float) -> Definition:
-    """When a layer's entropy has fallen to a fraction of that at the start: H(t) = fraction · H(0)."""
+    """When a layer's entropy has fallen to a fraction of that at the start: H(t) = fraction · H(0).
+
+    >>> times = ska.timescales.entropy_left(0.5).read(run)
+    >>> [f"{t:.1f}" for t in times.t]
+    ['0.2', '2.3']
+    """
     fraction = require_positive("fraction", fraction, "a fraction of the entropy, below 1")
     require(fraction < 1, "fraction", "be below 1", f"it was {fraction!r}")
 
@@ -160,7 +176,12 @@ def entropy_left(fraction: float) -> Definition:
 
 
 def residence_at(t: float) -> Definition:
-    """The residence time ‖Z‖ / ‖Φ‖ (eq. 5) at one instant."""
+    """The residence time ‖Z‖ / ‖Φ‖ (eq. 5) at one instant.
+
+    >>> times = ska.timescales.residence_at(0.5).read(run)
+    >>> [f"{t:.1f}" for t in times.t]
+    ['1.0', '0.6']
+    """
     t = as_number(t)
     fits = isinstance(t, float) and 0 <= t < np.inf
     require(fits, "t", "be a time of the run", f"it was {t!r}")
@@ -178,6 +199,10 @@ def by_rule(rule: stop.Rule) -> Definition:
     """When a stop rule would have ended the run, each layer looked at alone, and all together.
 
     As fine as the run's records, of a dense run as eight samples in each of its steps.
+
+    >>> times = ska.timescales.by_rule(ska.stop.FlowConverged(0.5)).read(run)
+    >>> [f"{t:.1f}" for t in times.t]
+    ['0.5', '4.1']
     """
     require(isinstance(rule, stop.Rule), "rule", "be a stop rule", f"it was {rule!r}")
     name = " | ".join(rule.names())

@@ -79,6 +79,9 @@ def net_phases(run: Trajectory) -> NetPhases:
 
     ``run``: one run, with ``knowledge_norm`` and ``flow_norm`` recorded. Times are linear between records; a
     phase that is over at the first record ends there. Raises ValueError for what does not fit.
+
+    >>> ska.timescales.net_phases(run).linear.shape
+    (2,)
     """
     t = np.asarray(run.t, float)
     require(t.ndim == 1, "run", "be one run", f"its times have the shape {t.shape}")

@@ -137,6 +137,10 @@ def predict(
 
     Works inside jit (network, draws and size static) and vmap. Raises ValueError for arguments that
     do not fit: their names, what they must be, what they were.
+
+    >>> foreseen = ska.timescales.predict(network, None, x)  # no weights: what initialisations have in common
+    >>> [f"{t:.1f}" for t in foreseen.peak]
+    ['0.2', '1.9']
     """
     question = asked(network, weights, x, spectrum, key, draws, size)
     if t is not None:

@@ -68,6 +68,8 @@ def schedule(
     Works outside of jit, vmap and grad. Returns a :class:`Schedule`. That the entropy never falls so
     far is no error: ``reached`` is False.
     Raises ValueError for arguments that do not fit: their names, what they must be, what they were.
+
+    >>> print(ska.timescales.schedule(network, x, entropy_fraction=0.5))  # doctest: +SKIP
     """
     entropy_fraction = as_number(entropy_fraction)
     fits = isinstance(entropy_fraction, float) and 0 < entropy_fraction < 1

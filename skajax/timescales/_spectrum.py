@@ -22,6 +22,9 @@ class Spectrum(eqx.Module):
 
     The bias is a weight of a constant input 1. Ordered from the fastest; those that are 0 to
     rounding have modes too, which do not grow.
+
+    >>> print(f"{ska.timescales.spectrum(x).rates[0]:.2f}")
+    14.39
     """
 
     rates: Float[Array, " modes"]
@@ -57,6 +60,9 @@ def spectrum(x: Inputs, rank: int | None = None) -> Spectrum:
     2048 are found without forming either, by a block Krylov method with products by x and xᵀ alone.
 
     Raises ValueError for arguments that do not fit: their names, what they must be, what they were.
+
+    >>> print(f"{ska.timescales.spectrum(x).rates[0]:.2f}")
+    14.39
     """
     x = as_array("x", x)
     check_inputs(x)

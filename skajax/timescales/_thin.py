@@ -19,7 +19,10 @@ from skajax.timescales._spectrum import Spectrum
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """How many of each are kept, at most. Where there are no more, nothing is left out."""
+    """How many of each are kept, at most. Where there are no more, nothing is left out.
+
+    >>> small = ska.timescales.Size(samples=16, modes=8, neurons=8)  # for predict(..., size=small)
+    """
 
     samples: int = 64
     modes: int = 16

@@ -42,7 +42,11 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """A claim of the paper, and the rule by which evidence decides on it."""
+    """A claim of the paper, and the rule by which evidence decides on it.
+
+    >>> [claim.number for claim in ska.study.CLAIMS][:5]
+    [1, 2, 3, 4, 5]
+    """
 
     number: int
     title: str
