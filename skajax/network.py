@@ -55,6 +55,12 @@ class Trace(eqx.Module):
         pairs = zip(self.decisions, self.Z, strict=True)
         return jnp.stack([jnp.sum(decision.entropy(z)) for decision, z in pairs])
 
+    @property
+    def entropy_gradients(self) -> Tensors:
+        """∇_z H = -(1/ln 2) D' z of each layer, bits (eq. 31)."""
+        pairs = zip(self.decisions, self.Z, strict=True)
+        return tuple(decision.entropy_gradient(z) for decision, z in pairs)
+
 
 class Motion(NamedTuple):
     """How a trace moves, per unit of time: one entry a layer."""

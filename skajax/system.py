@@ -311,8 +311,8 @@ class Instant:
         """Σ z D' ż, per unit of time: along a flow Σ z Ḋ, of differences over a step not."""
         if self.changes is None:
             return self.Z_Ddot
-        slopes = self.network.slopes(self.Z, self.changes.Zdot)
-        return self._per_time(dots(self.Z, slopes))
+        by_entropy = self.changes.trace.entropy_gradients
+        return self._per_time(dots(by_entropy, self.changes.Zdot) * (-1 / BITS))
 
     def net(self, sign: int) -> PerLayer:
         """The Tensor Net since the run's start, Δφ ± ΔH, in the published sign +1 or the equation's -1."""

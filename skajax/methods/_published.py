@@ -101,14 +101,13 @@ class Published(Method):
         change = lambda new, old: jnp.where(now.k == 0, 0, new - old)
         delta_Z, delta_D = jax.tree.map(change, (trace.Z, trace.D), (before.Z, before.D))
 
-        D_dZ = dots(trace.D, delta_Z)
-        pull = BITS * dots(trace.Z, network.slopes(trace.Z, delta_Z))
-        net = (before.net[0] + (D_dZ - pull), before.net[1] + (D_dZ + pull))
+        by_entropy = trace.entropy_gradients
+        D_dZ, H_dZ = dots(trace.D, delta_Z), dots(by_entropy, delta_Z)
+        net = (before.net[0] + (D_dZ + H_dZ), before.net[1] + (D_dZ - H_dZ))
         changes = Changes(trace, delta_Z, delta_D, dt, before.lost, {+1: net[0], -1: net[1]})
 
         by_Z = tuple(
-            (decision.entropy_gradient(z) - BITS * dD) * (1 / z.shape[0])
-            for decision, z, dD in zip(trace.decisions, trace.Z, delta_D, strict=True)
+            (g - BITS * dD) * (1 / g.shape[0]) for g, dD in zip(by_entropy, delta_D, strict=True)
         )
         lagging = network.trace(now.weights, batch.x, decided=before.D).inputs
         gradients = network.pull(now.weights, lagging, by_Z)
