@@ -1,7 +1,7 @@
-"""What a step costs, with every observable recorded.
+"""What a step costs, with every observable recorded, and with none.
 
-Against two yardsticks in the same run: the matrix products that the step cannot do without, on
-the same shapes and by the same compiler, and the published rule written in eager PyTorch.
+Against yardsticks in the same run: the matrix products that the step cannot do without, on the same
+shapes and by the same compiler; a bare loop of the flow; and the published rule in eager PyTorch.
 
     python benchmarks/step.py
 """
@@ -25,8 +25,9 @@ LN2 = math.log(2.0)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--passes", type=int, default=50)
-    parser.add_argument("--rounds", type=int, default=15)
+    # So many that what a run costs beside its steps hardly counts.
+    parser.add_argument("--passes", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
     passes = options.passes
 
@@ -41,6 +42,10 @@ def main() -> None:
         "15 matrix products": partial(products, x, weights, passes, tangents=True),
         "Published": lambda: simulate(ska.Published(0.01), steps=passes).entropy,
         "Euler": lambda: simulate(ska.Euler(0.01), steps=passes - 1).entropy,
+        "a bare loop of the flow": partial(flows, network, x, weights, passes),
+        "Euler, nothing recorded": lambda: (
+            simulate(ska.Euler(0.01), steps=passes - 1, observe=(), reduction="off").t
+        ),
     }
     try:
         import torch
@@ -52,13 +57,15 @@ def main() -> None:
     first, times = measure(jobs, options.rounds)
     # The best round of each: the one that the machine disturbed least.
     per_pass = {name: 1e3 * min(t) / passes for name, t in times.items()}
-    base = {"Euler": "15 matrix products", "15 matrix products": "15 matrix products"}
+    base = dict.fromkeys(("Euler", "15 matrix products"), "15 matrix products")
+    bare = {"Euler, nothing recorded": "a bare loop of the flow"}
     torch_ms = per_pass.get("Published, eager PyTorch")
     rows = [
         {
             "": name,
             "ms a pass": ms,
             "over its products": ms / per_pass[base.get(name, "8 matrix products")],
+            "over the bare loop": ms / per_pass[bare[name]] if name in bare else None,
             "over PyTorch": ms / torch_ms if torch_ms else None,
             "first call, s": first[name],
         }
@@ -107,6 +114,13 @@ def products(x: jax.Array, weights: tuple, passes: int, *, tangents: bool) -> li
         return gradients
 
     return jax.lax.fori_loop(0, passes, one_pass, [w.W for w in weights])
+
+
+@partial(jax.jit, static_argnames=("network", "passes"))
+def flows(network: ska.Network, x: jax.Array, weights: tuple, passes: int) -> tuple:
+    """Euler's method and nothing else."""
+    step = lambda _, w: jax.tree.map(lambda a, v: a + 0.01 * v, w, ska.flow(network, w, x))
+    return jax.lax.fori_loop(0, passes, step, weights)
 
 
 def torch_published(
