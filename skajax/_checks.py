@@ -1,6 +1,5 @@
 """The one wording in which skajax refuses bad input; numbers and arrays of all libraries, made its own."""
 
-import difflib
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -21,12 +20,6 @@ def require(condition: bool, argument: str, must: str, but: str | Callable[[], s
     if not condition:
         but = but if isinstance(but, str) else but()
         raise ValueError(f"Argument {argument} must {must}, but {but}.")
-
-
-def nearest(given: Any, names: Iterable[str]) -> str:
-    """``'entrpy'; did you mean 'entropy'?``: what was given, and the name that may have been meant."""
-    near = difflib.get_close_matches(str(given), list(names), 1)
-    return f"{given!r}" + (f"; did you mean {near[0]!r}?" if near else "")
 
 
 def is_traced(*trees: object) -> bool:

@@ -1,11 +1,13 @@
-"""What skajax says beside its results: warnings, and notices of its logger."""
+"""What skajax says: of names that it does not know; and beside its results, warnings and notices."""
 
+import difflib
 import functools
 import inspect
 import logging
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
+from typing import Any
 
 LOGGER = logging.getLogger("skajax")
 
@@ -23,6 +25,12 @@ def warn(message: str, category: type[SkajaxWarning] = SkajaxWarning) -> None:
     while frame and frame.f_back and _is_ours(frame.f_globals.get("__name__", "")):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, category, stacklevel=level)
+
+
+def nearest(given: Any, names: Iterable[str]) -> str:
+    """``'entrpy'; did you mean 'entropy'?``: what was given, and the name that may have been meant."""
+    near = difflib.get_close_matches(str(given), list(names), 1)
+    return f"{given!r}" + (f"; did you mean {near[0]!r}?" if near else "")
 
 
 @contextmanager

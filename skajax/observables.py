@@ -9,7 +9,8 @@ import equinox as eqx
 import jax.numpy as jnp
 
 from skajax import entropy as ent
-from skajax._checks import nearest, require
+from skajax._checks import require
+from skajax._messages import nearest
 from skajax._types import Array
 from skajax.energies import AbstractEnergy
 from skajax.network import Network

@@ -44,10 +44,11 @@ from pydantic_core import PydanticCustomError
 
 from skajax._checks import require
 from skajax._files import located
+from skajax._messages import nearest
 from skajax.cli._data import FILES, read_data
 from skajax.cli._problem import Problem
 from skajax.cli._tables import METHODS, SETS, TARGETED, Network, Run, Settings, one_of, values
-from skajax.cli._words import TABLE, known, nearest, short, told
+from skajax.cli._words import TABLE, known, short, told
 
 LARGEST = 1_000_000
 """Bytes of a TOML file, at most."""
@@ -244,7 +245,7 @@ class Config:
             is_file = Path(data).suffix != "" or os.sep in data
             if not is_file and data not in KEPT:
                 must = f"be a file ({', '.join(FILES)}) or one of {', '.join(map(repr, NAMED))}"
-                self._refuse("data", must, data, nearest(data, NAMED))
+                self._refuse("data", must, data, f"it was {nearest(data, NAMED)}")
             self.tables["data"] = {"file": data} if is_file else {"name": data}
             self.folder = Path()
         if "energy" in options:

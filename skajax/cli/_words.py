@@ -1,6 +1,5 @@
 """What the commands say: one line for a mistake, by the names that the user typed."""
 
-import difflib
 import inspect
 import re
 import reprlib
@@ -9,6 +8,8 @@ from typing import Any
 
 from pydantic import ValidationError, WrapValidator
 from pydantic_core import ErrorDetails, PydanticCustomError
+
+from skajax._messages import nearest
 
 TABLE = "be a table, such as { name = 'euler', dt = 0.01 }"
 
@@ -34,13 +35,9 @@ def known(what: str, given: Any, names: Iterable[str], *, at: str = "") -> None:
     """Refuse a name that is none of these, with the nearest one."""
     names = list(names)
     if given not in names:
-        raise refused(f"be {what} {', '.join(map(repr, names))}", nearest(given, names), at=at)
-
-
-def nearest(given: Any, names: Iterable[str]) -> str:
-    """Which name may have been meant, after what was given."""
-    near = difflib.get_close_matches(str(given), list(names), 1)
-    return f"it was {given!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+        raise refused(
+            f"be {what} {', '.join(map(repr, names))}", f"it was {nearest(given, names)}", at=at
+        )
 
 
 def passed_on(error: ValidationError | ValueError | TypeError) -> PydanticCustomError:
@@ -71,7 +68,8 @@ def told(error: ValidationError | PydanticCustomError) -> tuple[str, str, str, A
         words, but = "be given", "it was left out"
         if "tag" in context:
             names = re.findall(r"'([^']*)'", context["expected_tags"])
-            words, but = f"be one of {', '.join(map(repr, names))}", nearest(context["tag"], names)
+            words = f"be one of {', '.join(map(repr, names))}"
+            but = f"it was {nearest(context['tag'], names)}"
     elif kind == "missing":
         words, but = "be given", "it was left out"
     else:

@@ -5,8 +5,9 @@ from types import MappingProxyType
 import numpy as np
 from jaxtyping import Float32, Int32
 
-from skajax._checks import nearest, require
+from skajax._checks import require
 from skajax._extras import take
+from skajax._messages import nearest
 from skajax.data._layout import arrange
 
 SETS = MappingProxyType({"breast_cancer": None, "digits": 16.0, "iris": None, "wine": None})
