@@ -46,6 +46,27 @@ steps = 3
 """
 
 
+def test_layers_within_layers(tmp_path):
+    text = BASE.replace(
+        "widths = [4, 3]",
+        """layers = [
+  { layer = "Dense", width = 4 },
+  { layer = "Residual", stack = [{ layer = "Dense", width = 6 }, { layer = "Dense", width = 4 }] },
+  { layer = "Merge", kind = "concatenate", branches = [[], [{ layer = "Dense", width = 2 }]] },
+]""",
+    )
+    dense, layers = ska.Dense, ska.layers
+    block = layers.Residual((dense(6), dense(4)))
+    wide = layers.Merge(((), (dense(2),)), kind="concatenate")
+    assert arguments(tmp_path, text)["network"] == ska.Network((dense(4), block, wide))
+
+
+def test_a_layer_within_a_layer_is_checked(tmp_path):
+    inner = '{ layer = "Residual", stack = [{ layer = "Dens", width = 4 }] }'
+    with pytest.raises(ValueError, match=r"'Dens'; did you mean 'Dense'\?"):
+        arguments(tmp_path, BASE.replace("widths = [4, 3]", f"layers = [{inner}]"))
+
+
 def test_a_sweep_from_a_file_is_that_of_its_words(tmp_path):
     text = BASE + "[grid]\ndt = [0.1, 0.05]\nseed = { start = 0, stop = 2, num = 3 }\n"
     got = ska.sweep(**arguments(tmp_path, text))

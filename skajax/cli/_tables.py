@@ -56,12 +56,20 @@ def found(module: str) -> Any:
 
 
 def made(key: str, module: str, *names: str) -> Any:
-    """An object of one of these classes: ``key`` of a table has its name, and the rest are its arguments."""
+    """An object of one of these classes: ``key`` of a table has its name, and the rest are its arguments.
+
+    Tables with ``key`` among these are such objects too.
+    """
+
+    def within(value: Any) -> Any:
+        if isinstance(value, list):
+            return tuple(within(each) for each in value)
+        return make(value) if isinstance(value, dict) and key in value else value
 
     def make(table: Any) -> Any:
         if not isinstance(table, dict):
             raise refused(f"be a table, such as {{ {key} = {names[0]!r} }}")
-        rest = {each: _tuples(value) for each, value in table.items() if each != key}
+        rest = {each: within(value) for each, value in table.items() if each != key}
         known("one of", table.get(key), names, at=key)
         kind = getattr(importlib.import_module(module), table[key])
         taken = inspect.signature(kind)
@@ -79,10 +87,6 @@ def made(key: str, module: str, *names: str) -> Any:
             raise passed_on(error) from error
 
     return BeforeValidator(make)
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _listed(value: Any) -> Any:
@@ -247,8 +251,8 @@ class Network(Table):
             Annotated[
                 Any,
                 made(
-                    "layer", "skajax.layers", "Conv", "Dense", "Embed", "Flatten", "GraphConv",
-                    "Normalise", "Pool", "Recurrent", "SelfAttention",
+                    "layer", "skajax.layers", "Conv", "Dense", "Embed", "Flatten", "GraphConv", "Merge",
+                    "Normalise", "Pool", "Recurrent", "Residual", "SelfAttention",
                 ),
             ]
         ]
