@@ -313,8 +313,8 @@ class Trajectory(Summarised, eqx.Module):
     def save(self, path: str | os.PathLike[str], *, attrs: Mapping[str, Any] | None = None) -> None:
         """Write the run, whole, to one self-describing NetCDF file; :func:`load` reads it back.
 
-        Written to a temporary name beside it and renamed, so that ``path`` never holds half a run.
-        "~" is the home folder; ``attrs`` as for :meth:`to_dataset`.
+        A file of this name is replaced. Written to a temporary name beside it and renamed, so that ``path``
+        never holds half a run. "~" is the home folder; ``attrs`` as for :meth:`to_dataset`.
 
         Raises ValueError if the folder is not there, or for ``attrs`` that do not fit; OSError, with
         nothing changed, if the file cannot be written.

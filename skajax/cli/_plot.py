@@ -50,7 +50,7 @@ def plot(
     Args:
         file: A run's file, a sweep's folder or file, or a study's.
         files: More of them, to compare.
-        out: Figure to write: .png, .pdf or .svg.
+        out: Figure to write: .png, .pdf or .svg. One of this name is replaced.
         figure: Which of skajax.plot.
         observable: Of what (default flow_norm).
         against: The axis below: time, or the paper's passes K.
@@ -102,9 +102,9 @@ def selected(data: Any, choices: Sequence[str]) -> Any:
     import numpy as np
 
     from skajax._checks import require
+    from skajax._messages import nearest
     from skajax.cli._data import is_number
     from skajax.cli._info import in_short
-    from skajax.cli._words import nearest
     from skajax.trajectory import Trajectory
 
     for choice in choices:
@@ -121,7 +121,7 @@ def selected(data: Any, choices: Sequence[str]) -> Any:
             but = f"it was {choice!r}; the nearest is {axis}={labels[near]:g}"
         else:
             names = [str(label) for label in labels]
-            fits, but = value in names, nearest(value, names)
+            fits, but = value in names, f"it was {nearest(value, names)}"
             near = names.index(value) if fits else 0
         require(fits, "select", f"name a value of {axis} ({in_short(labels)})", but)
         data = data.isel({axis: [near]})

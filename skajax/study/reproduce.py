@@ -40,7 +40,7 @@ def reproduce(
     continuous limit, and an ensemble of ``seeds`` initialisations (default 16; 4 if ``quick``). Writes
     into ``out``: ``figures/``, ``runs.nc`` (all runs, groups of one NetCDF file: open with
     ``xarray.open_datatree``), ``claims.json`` and ``claims.md``, the report, and the same with its figures as
-    a page for a browser, ``claims.html``.
+    a page for a browser, ``claims.html``. Files of these names are replaced.
 
     >>> result = ska.study.reproduce("out", quick=True)  # doctest: +SKIP
     """
