@@ -1,6 +1,7 @@
 """The package as a whole: what importing it costs and touches, and what it offers."""
 
 import importlib
+import pathlib
 import pkgutil
 import subprocess
 import sys
@@ -85,6 +86,11 @@ def test_everything_named_is_there():
     assert set(ska.__all__) <= set(dir(ska))  # which a notebook completes names from
     with pytest.raises(AttributeError, match=r"skajax.*nothing"):
         ska.nothing  # noqa: B018
+
+
+def test_the_citation_is_of_this_version():
+    citation = pathlib.Path(__file__).parent.parent / "CITATION.cff"
+    assert f"version: {ska.__version__}" in citation.read_text().splitlines()
 
 
 def public_modules():
