@@ -11,7 +11,7 @@ import numpy as np
 
 from skajax._memory import tree_bytes
 from skajax._modes import working
-from skajax._types import Array, Float, PerLayer, Scalar, Tensors, Weights
+from skajax._types import Array, Float, Int, PerLayer, Scalar, Tensors, Weights
 from skajax.methods import Path, Resume
 from skajax.methods._adaptive import Adaptive
 from skajax.methods._method import end_state
@@ -20,6 +20,11 @@ from skajax.system import Instant, State, System
 
 KEPT = 2**28
 """Bytes of interpolants that are kept."""
+
+TIMES = 8
+"""At which one call reads, at most."""
+READINGS = 8
+"""Whose samples are kept."""
 
 Reading: TypeAlias = str | Callable[[Observables], Array]
 """What is read of a layer: an observable's name, or a function of all of them."""
@@ -41,6 +46,7 @@ class Solution:
         self.system, self.method, self.weights = resume.system, resume.method, path.weights
         self.t, self.double = np.asarray(path.t), resume.double
         self._curves: dict[int, Any] = {}
+        self._samples: dict[Any, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
         # An interpolant has some eight arrays like the weights.
         self._kept = max(4, KEPT * len(self.t) // (8 * tree_bytes(self.weights)))
 
@@ -67,30 +73,61 @@ class Solution:
                 weights = _weights_on(curve, time)
             return _see(self.system, weights, time, function)
 
-    def read(self, reading: Reading, t: float) -> tuple[np.ndarray, np.ndarray]:
-        """A reading at one time, and its slope there: its derivative along the interpolant."""
-        with working(self.double):
-            curve, time = self._at(t)
-            value, slope = _read(self.system, curve, self.before, time, reading, self.observables)
-        return np.asarray(value, float), np.asarray(slope, float)
+    def read(
+        self, reading: Reading, t: float | np.ndarray
+    ) -> tuple[Float[np.ndarray, "*times layers"], Float[np.ndarray, "*times layers"]]:
+        """A reading at one time, or at some; and its slope: its derivative along the interpolant."""
+        times = np.atleast_1d(np.asarray(t, self.t.dtype))
+        steps = self._step(times)
+        parts = [np.flatnonzero(steps == k) for k in np.unique(steps)]
+        found = [self._read(reading, int(steps[part[0]]), times[part]) for part in parts]
+        order = np.argsort(np.concatenate(parts))
+        values, slopes = (np.concatenate(each)[order] for each in zip(*found, strict=True))
+        return (values, slopes) if np.ndim(t) else (values[0], slopes[0])
 
     def sample(self, reading: Reading, per_step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Times, readings and slopes, evenly spaced within each step, whose ends are among them."""
-        t, values, slopes = [], [], []
+        """Times, readings and slopes, evenly spaced within each step, whose ends are among them.
+
+        Those of the last few readings are kept.
+        """
+        key = reading, per_step
+        if key not in self._samples:
+            while len(self._samples) >= READINGS:
+                self._samples.pop(next(iter(self._samples)))
+            self._samples[key] = self._sample(reading, per_step)
+        return self._samples[key]
+
+    def _sample(self, reading: Reading, per_step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        t, found = [], []
         for k in range(len(self.t) - 1):
             times = np.linspace(self.t[k], self.t[k + 1], per_step + 1, dtype=self.t.dtype)
-            last = k == len(self.t) - 2
-            with working(self.double):
-                value, slope = _sample(
-                    self.system, self._curve(k), self.before, jnp.asarray(times), reading,
-                    self.observables,
+            # A step's end is the next one's start.
+            t.append(times if k == len(self.t) - 2 else times[:-1])
+            found.append(self._read(reading, k, t[-1]))
+        values, slopes = zip(*found, strict=True)
+        return np.concatenate(t).astype(float), np.concatenate(values), np.concatenate(slopes)
+
+    def _read(self, reading: Reading, k: int, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Readings and slopes at times within step k."""
+        found = []
+        with working(self.double):
+            for first in range(0, len(times), TIMES):
+                some = np.clip(times[first : first + TIMES], self.t[k], self.t[k + 1])
+                padded = np.pad(some, (0, TIMES - len(some)), "edge")
+                rows = _read(
+                    self.system, self._curve(k), self.before, jnp.asarray(padded),
+                    jnp.asarray(len(some)), reading, self.observables,
                 )  # fmt: skip
-            for kept, piece in ((t, times), (values, value), (slopes, slope)):
-                kept.append(np.asarray(piece, float)[: None if last else -1])
-        return np.concatenate(t), np.concatenate(values), np.concatenate(slopes)
+                found.append([np.asarray(each, float)[: len(some)] for each in rows])
+        values, slopes = zip(*found, strict=True)
+        return np.concatenate(values), np.concatenate(slopes)
+
+    def _step(self, t: Any) -> Any:
+        """In which step it is."""
+        return np.clip(np.searchsorted(self.t, t, "right") - 1, 0, len(self.t) - 2)
 
     def _at(self, t: float) -> tuple[Any, Scalar]:
-        k = int(np.clip(np.searchsorted(self.t, t, "right") - 1, 0, len(self.t) - 2))
+        k = int(self._step(t))
         time = np.clip(np.asarray(t, self.t.dtype), self.t[k], self.t[k + 1])
         return self._curve(k), jnp.asarray(time)
 
@@ -131,24 +168,21 @@ def _read(
     system: System,
     curve: Any,
     before: Tensors | None,
-    t: Scalar,
+    t: Float[Array, " times"],
+    count: Int[Array, ""],
     reading: Reading,
     observables: tuple[Observable, ...],
-) -> tuple[PerLayer, PerLayer]:
+) -> tuple[Float[Array, "times layers"], Float[Array, "times layers"]]:
+    """Of the first ``count`` times: for another number of them nothing is compiled."""
+
     def at(t: Scalar) -> PerLayer:
         seen = unread(observables, Instant(system, t, curve.evaluate(t), before=before))
         return seen[reading] if isinstance(reading, str) else reading(seen)
 
-    return jax.jvp(at, (t,), (jnp.ones_like(t),))
+    def read(k: Int[Array, ""], rows: Any) -> Any:
+        here = jax.jvp(at, (t[k],), (jnp.ones_like(t[k]),))
+        return jax.tree.map(lambda row, value: row.at[k].set(value), rows, here)
 
-
-@eqx.filter_jit
-def _sample(
-    system: System,
-    curve: Any,
-    before: Tensors | None,
-    t: Float[Array, " times"],
-    reading: Reading,
-    observables: tuple[Observable, ...],
-) -> tuple[Float[Array, "times layers"], Float[Array, "times layers"]]:
-    return jax.lax.map(lambda time: _read(system, curve, before, time, reading, observables), t)
+    shape = jax.eval_shape(at, t[0])
+    empty = jnp.zeros((len(t), *shape.shape), shape.dtype)
+    return jax.lax.fori_loop(0, count, read, (empty, empty))

@@ -9,15 +9,15 @@ the parabola through the three around it, and a crossing that of the straight li
 with errors of third and second order in the spacing of the records.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.polynomial import Polynomial
 
 from skajax._checks import require
-from skajax._nodes import COEFFICIENTS, INTERVALS
+from skajax._nodes import GRID, INTERVALS
 from skajax._solution import Reading, Solution
 from skajax._types import Float
 from skajax.trajectory import Trajectory
@@ -27,6 +27,13 @@ __all__ = ["Kind", "Landmark", "crossings", "minima", "peaks", "series", "timeli
 PAPER_DT = 0.01
 """The time step of the paper's figures 3 to 6, K = 50."""
 
+
+KNOTS = 4
+"""Within a step, after its start, at which a dense run is read: every other one of its samples."""
+_POWERS = np.arange(2 * KNOTS + 2)
+_AT = np.vander(GRID[:: INTERVALS // KNOTS], len(_POWERS), increasing=True)
+HERMITE = np.linalg.inv(np.concatenate([_AT, _POWERS * np.pad(_AT, ((0, 0), (1, 0)))[:, :-1]]))
+"""Values and slopes at the knots to coefficients of 1, x, x², ... on [-1, 1]."""
 
 Kind = Literal["peak", "minimum", "crossing"]
 
@@ -155,6 +162,10 @@ class _Point(NamedTuple):
     kind: Kind
 
 
+_Place: TypeAlias = tuple[int, int]
+"""A column, and the sample k before which, and k + 1 after which, something is."""
+
+
 @runtime_checkable
 class _Source(Protocol):
     """An observable over time, and what lies between its samples."""
@@ -162,16 +173,16 @@ class _Source(Protocol):
     t: Float[np.ndarray, " samples"]
     values: Float[np.ndarray, "samples layers"]
 
-    def crossing(self, column: int, k: int) -> float:
-        """Where it is zero, between samples k and k + 1 of opposite signs."""
+    def crossings(self, places: Sequence[_Place]) -> list[float]:
+        """Where it is zero, between samples of opposite signs."""
         ...
 
-    def turns(self, column: int, sign: int) -> list[tuple[float, float]]:
-        """Times and values of all local maxima of sign times the observable, within the samples."""
+    def turns(self, sign: int) -> list[tuple[int, float, float]]:
+        """All local maxima of sign times the observable within the samples: columns, times, values."""
         ...
 
-    def knowledge_norm(self, column: int, t: float) -> float:
-        """‖Z‖ of a layer."""
+    def knowledge_norms(self, points: Sequence[_Point]) -> list[float]:
+        """‖Z‖ of their layers there."""
         ...
 
 
@@ -181,19 +192,28 @@ class _Records:
     def __init__(self, run: Trajectory, reading: Reading) -> None:
         self.t, self.values, self.Z = _series(run, reading)
 
-    def crossing(self, column: int, k: int) -> float:
-        a, b = self.values[k, column], self.values[k + 1, column]
-        return float(self.t[k] + a / (a - b) * (self.t[k + 1] - self.t[k]))
+    def crossings(self, places: Sequence[_Place]) -> list[float]:
+        found = []
+        for column, k in places:
+            a, b = self.values[k, column], self.values[k + 1, column]
+            found.append(float(self.t[k] + a / (a - b) * (self.t[k + 1] - self.t[k])))
+        return found
 
-    def turns(self, column: int, sign: int) -> list[tuple[float, float]]:
-        y = sign * self.values[:, column]
-        moving = np.flatnonzero(np.diff(y))  # a plateau turns where it begins
-        steps = np.sign(np.diff(y)[moving])
-        tops = moving[:-1][(steps[:-1] > 0) & (steps[1:] < 0)] + 1
-        return [self._vertex(column, int(k)) for k in tops]
+    def turns(self, sign: int) -> list[tuple[int, float, float]]:
+        found = []
+        for column, y in enumerate(sign * self.values.T):
+            moving = np.flatnonzero(np.diff(y))  # a plateau turns where it begins
+            steps = np.sign(np.diff(y)[moving])
+            tops = moving[:-1][(steps[:-1] > 0) & (steps[1:] < 0)] + 1
+            found += [(column, *self._vertex(column, int(k))) for k in tops]
+        return found
 
-    def knowledge_norm(self, column: int, t: float) -> float:
-        return float(np.interp(t, self.t, self.Z[:, min(column, self.Z.shape[1] - 1)]))
+    def knowledge_norms(self, points: Sequence[_Point]) -> list[float]:
+        last = self.Z.shape[1] - 1
+        return [
+            float(np.interp(point.t, self.t, self.Z[:, min(point.column, last)]))
+            for point in points
+        ]
 
     def _vertex(self, column: int, k: int) -> tuple[float, float]:
         """Where the parabola through three records turns: between the outer two."""
@@ -208,52 +228,98 @@ class _Records:
 
 
 class _Dense:
-    """The solution itself."""
+    """The solution itself.
+
+    Read at a few times of each step, with its slopes: the polynomial with these values and slopes tells
+    where landmarks are, and what it is off by there, read, mends it.
+    """
 
     def __init__(self, solution: Solution, reading: Reading) -> None:
         self.solution, self.reading = solution, reading
-        self.t, self.values, self.slopes = solution.sample(reading, INTERVALS)
+        t, *read = solution.sample(reading, KNOTS)
+        within = np.arange(0, len(t) - 1, KNOTS)[:, None] + np.arange(KNOTS + 1)
+        self.ends = t[within[:, [0, -1]]]
+        half = np.diff(self.ends)[..., None] / 2
+        values, slopes = (each[within] for each in read)  # steps, knots, layers
+        self.models = HERMITE @ np.concatenate([values, slopes * half], axis=1)
+        # Between the knots the polynomial's; each step's end is the next one's start.
+        powers = np.vander(GRID, self.models.shape[1], increasing=True)
+        change = np.arange(1, self.models.shape[1])[:, None] * self.models[:, 1:]
+        fine = (powers @ self.models, powers[:, :-1] @ change / half)
+        for dense, exact in zip(fine, (values, slopes), strict=True):
+            dense[:, :: INTERVALS // KNOTS] = exact
+        self.values, self.slopes = (
+            np.concatenate([each[:, :-1].reshape(-1, each.shape[-1]), each[-1, -1:]])
+            for each in fine
+        )
+        even = self.ends[:, :1] + half[:, 0] * (GRID + 1)
+        self.t = np.append(even[:, :-1], t[-1])
 
-    def crossing(self, column: int, k: int) -> float:
-        return self._root(self.values, 0, column, k)
+    def crossings(self, places: Sequence[_Place]) -> list[float]:
+        return [t for t, _ in self._roots(self.values, 0, places)]
 
-    def turns(self, column: int, sign: int) -> list[tuple[float, float]]:
-        slope = sign * self.slopes[:, column]
-        tops = np.flatnonzero((slope[:-1] > 0) & (slope[1:] <= 0))
-        times = [self._root(self.slopes, 1, column, int(k)) for k in tops]
-        return [(t, float(self.solution.read(self.reading, t)[0][column])) for t in times]
+    def turns(self, sign: int) -> list[tuple[int, float, float]]:
+        places: list[_Place] = []
+        for column, slope in enumerate(sign * self.slopes.T):
+            tops = np.flatnonzero((slope[:-1] > 0) & (slope[1:] <= 0))
+            places += [(column, int(k)) for k in tops]
+        roots = self._roots(self.slopes, 1, places)
+        return [(column, *root) for (column, _), root in zip(places, roots, strict=True)]
 
-    def knowledge_norm(self, column: int, t: float) -> float:
-        norms = self.solution.read("knowledge_norm", t)[0]
-        return float(norms[min(column, len(norms) - 1)])
+    def knowledge_norms(self, points: Sequence[_Point]) -> list[float]:
+        norms, _ = self.solution.read("knowledge_norm", np.asarray([p.t for p in points]))
+        last = norms.shape[1] - 1
+        return [
+            float(row[min(point.column, last)]) for row, point in zip(norms, points, strict=True)
+        ]
 
-    def _root(self, samples: np.ndarray, part: int, column: int, k: int) -> float:
-        """Between samples k and k + 1, a zero of the reading (part 0), or of its slope (1).
-
-        The polynomial through the step's samples tells where; what it is off by there, read, mends it.
-        """
+    def _roots(
+        self, samples: np.ndarray, part: int, places: Sequence[_Place]
+    ) -> list[tuple[float, float]]:
+        """Between samples k and k + 1, zeros of the reading (part 0), or of its slope (1); and readings."""
         from scipy.optimize import brentq
 
-        left, right, ends = self.t[k], self.t[k + 1], samples[k : k + 2, column]
-        if ends[0] == 0 or ends[1] == 0 or np.sign(ends[0]) == np.sign(ends[1]):
-            # Zero to rounding at one end, on either side of a step's end.
-            return float(left if abs(ends[0]) <= abs(ends[1]) else right)
-        first = k - k % INTERVALS
-        step = slice(first, first + INTERVALS + 1)
-        domain = (self.t[first], self.t[first + INTERVALS])
-        model = Polynomial(COEFFICIENTS @ samples[step, column], domain=domain)
-        true = lambda t: self.solution.read(self.reading, t)[part][column]
         eps = float(np.finfo(self.solution.t.dtype).eps)
         near = max(1e-8, 4 * eps) * (self.t[-1] - self.t[0])
-        guess: Any = brentq(model, left, right, xtol=near / 10)
+        roots: list[tuple[float, float]] = []
+        models, ahead = {}, []
+        for n, (column, k) in enumerate(places):
+            left, right, ends = self.t[k], self.t[k + 1], samples[k : k + 2, column]
+            if ends[0] == 0 or ends[1] == 0 or np.sign(ends[0]) == np.sign(ends[1]):
+                # Zero to rounding at one end, on either side of a step's end.
+                at = k if abs(ends[0]) <= abs(ends[1]) else k + 1
+                roots.append((float(self.t[at]), float(self.values[at, column])))
+                continue
+            step = k // INTERVALS
+            model = Polynomial(self.models[step, :, column], domain=self.ends[step]).deriv(part)
+            guess: Any = left + (right - left) * ends[0] / (ends[0] - ends[1])
+            if model(left) * model(right) < 0:
+                guess = brentq(model, left, right, xtol=near / 10)
+            models[n] = model.deriv()
+            roots.append((float(guess), np.nan))
+            ahead.append(n)
         for _ in range(3):
-            slope = model.deriv()(guess)
-            better = np.clip(guess - true(guess) / slope if slope else guess, left, right)
-            if abs(better - guess) <= near:
-                return float(better)
-            guess = better
-        root: Any = brentq(true, left, right, xtol=near)
-        return float(root)
+            if not ahead:
+                return roots
+            read = self.solution.read(self.reading, np.asarray([roots[n][0] for n in ahead]))
+            missed = []
+            for n, value, change in zip(ahead, *read, strict=True):
+                (column, k), (guess, _) = places[n], roots[n]
+                off, slope = (value, change)[part][column], models[n](guess)
+                better = float(
+                    np.clip(guess - off / slope if slope else guess, self.t[k], self.t[k + 1])
+                )
+                moved = better - guess
+                roots[n] = better, float(value[column] + change[column] * moved)
+                if abs(moved) > near:
+                    missed.append(n)
+            ahead = missed
+        for n in ahead:
+            column, k = places[n]
+            true = lambda t, c=column: self.solution.read(self.reading, t)[part][c]
+            root: Any = brentq(true, self.t[k], self.t[k + 1], xtol=near)
+            roots[n] = float(root), float(self.solution.read(self.reading, root)[0][column])
+        return roots
 
 
 def _source(run: Trajectory, reading: Reading) -> _Source:
@@ -272,34 +338,38 @@ def _source(run: Trajectory, reading: Reading) -> _Source:
 
 
 def _crossings(run: Trajectory, source: _Source) -> tuple[Landmark, ...]:
-    found = []
-    for column, series in enumerate(source.values.T):
-        signed = np.flatnonzero(series)
-        for before, after in pairwise(map(int, signed)):
-            if np.sign(series[before]) != np.sign(series[after]):
-                if after == before + 1:
-                    time = source.crossing(column, before)
-                else:  # samples that are exactly 0: the middle of them
-                    time = float(source.t[before + 1] + source.t[after - 1]) / 2
-                direction = int(np.sign(series[after]))
-                point = _Point(column, time, 0.0, direction, True, "crossing")
-                found.append(_landmark(run, source, point))
-    return tuple(found)
+    changes = [
+        (column, before, after, int(np.sign(series[after])))
+        for column, series in enumerate(source.values.T)
+        for before, after in pairwise(map(int, np.flatnonzero(series)))
+        if np.sign(series[before]) != np.sign(series[after])
+    ]
+    between = [(column, k) for column, k, after, _ in changes if after == k + 1]
+    times = dict(zip(between, source.crossings(between), strict=True))
+    points = []
+    for column, before, after, direction in changes:
+        # Where samples are exactly 0, the middle of them.
+        middle = float(source.t[before + 1] + source.t[after - 1]) / 2
+        time = times.get((column, before), middle)
+        points.append(_Point(column, time, 0.0, direction, True, "crossing"))
+    return _landmarks(run, source, points)
 
 
 def _extrema(run: Trajectory, source: _Source, sign: int, every: bool) -> tuple[Landmark, ...]:
     kind: Kind = "peak" if sign > 0 else "minimum"
-    found = []
-    for column, series in enumerate(source.values.T):
-        inside = [_Point(column, t, y, 0, True, kind) for t, y in source.turns(column, sign)]
-        if not every:
-            ends = (0, len(series) - 1)
-            edges = [
-                _Point(column, float(source.t[k]), float(series[k]), 0, False, kind) for k in ends
-            ]
-            inside = [max([*inside, *edges], key=lambda point: sign * point.value)]
-        found += [_landmark(run, source, point) for point in inside]
-    return tuple(found)
+    points = [_Point(column, t, y, 0, True, kind) for column, t, y in source.turns(sign)]
+    if not every:
+        ends = (0, len(source.t) - 1)
+        edges = [
+            _Point(column, float(source.t[k]), float(series[k]), 0, False, kind)
+            for column, series in enumerate(source.values.T)
+            for k in ends
+        ]
+        points = [
+            max((p for p in (*points, *edges) if p.column == column), key=lambda p: sign * p.value)
+            for column in range(source.values.shape[1])
+        ]
+    return _landmarks(run, source, points)
 
 
 def _series(run: Trajectory, reading: Reading) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -329,18 +399,23 @@ def _series(run: Trajectory, reading: Reading) -> tuple[np.ndarray, np.ndarray, 
     return t[:good], values[:good], np.asarray(Z, float)[:good]
 
 
-def _landmark(run: Trajectory, source: _Source, point: _Point) -> Landmark:
+def _landmarks(run: Trajectory, source: _Source, points: Sequence[_Point]) -> tuple[Landmark, ...]:
+    if not points:
+        return ()
     dt = float(run.parameters.get("dt", PAPER_DT))
     dense = run.dense and run.path is not None
     t = np.asarray(run.path.t if dense and run.path is not None else run.t, float)
-    return Landmark(
-        layer=point.column + 1,
-        t=float(point.t),
-        step=float(np.interp(point.t, t, np.arange(len(t)))),
-        K=1 + float(point.t) / dt,
-        value=float(point.value),
-        knowledge_norm=source.knowledge_norm(point.column, point.t),
-        direction=point.direction,
-        interior=point.interior,
-        kind=point.kind,
+    return tuple(
+        Landmark(
+            layer=point.column + 1,
+            t=float(point.t),
+            step=float(np.interp(point.t, t, np.arange(len(t)))),
+            K=1 + float(point.t) / dt,
+            value=float(point.value),
+            knowledge_norm=norm,
+            direction=point.direction,
+            interior=point.interior,
+            kind=point.kind,
+        )
+        for point, norm in zip(points, source.knowledge_norms(points), strict=True)
     )
