@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import skajax as ska
+from skajax import _solution
 from skajax._messages import tell_once
 from skajax.methods import _adaptive, _integrate
 from skajax.methods._outcome import Code
@@ -179,6 +180,19 @@ def test_landmarks_are_where_the_solution_turns_and_crosses(problem):
             assert a.t == pytest.approx(b.t, abs=3e-6)
             assert a.value == pytest.approx(b.value, rel=1e-5, abs=1e-5)
             assert a.knowledge_norm == pytest.approx(b.knowledge_norm, rel=1e-5)
+
+
+def test_the_timeline_reads_the_curve_once_and_in_batches(problem, monkeypatch):
+    dense, calls = run(problem, dense=True), []
+    read = _solution._read
+    monkeypatch.setattr(_solution, "_read", lambda *args: calls.append(args[4]) or read(*args))
+    events, steps = ska.landmarks.timeline(dense), len(dense.path.t) - 1
+    assert sum(map(int, calls[:steps])) == 4 * steps + 1  # each step's start, and within it
+    # Each kind is read in the steps that have one: the observable, seldom twice, and ‖Z‖.
+    assert len(calls) - steps < 2.5 * len(events)
+    calls.clear()
+    ska.landmarks.timeline(dense)
+    assert len(calls) < 2.5 * len(events)  # the samples are kept
 
 
 @pytest.mark.parametrize("dense", [False, True])

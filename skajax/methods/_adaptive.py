@@ -244,7 +244,7 @@ class Adaptive(AbstractMethod):
         )  # fmt: skip
         resume, records, accepted = integration.run()
         evolution = _evolution(integration, self, request, resume, records, accepted, spacing, run)
-        if evolution.outcome.code == Code.DIVERGED and weights is not None:
+        if int(evolution.outcome.code) == Code.DIVERGED and weights is not None:
             # The weights may be finite still where what is observed of them is not.
             last = evolution.t[-1] if len(evolution.t) else jnp.zeros_like(t1)
             if last < evolution.final.t:
@@ -375,13 +375,14 @@ def _evolution(
     else:
         rejected = rejected[1:]
     t, records, steps, rejected = jax.device_put((t, records, steps, rejected))
+    refused = np.asarray(carry.tried) - np.asarray(carry.accepted)
     failed = status not in (Code.COMPLETED, Code.STOPPED)
     saves = request.save_at if isinstance(request.save_at, str) else "times"
     return Evolution(
         t,
         records,
         end_state(system, carry.weights, carry.t),
-        Stats(integration.evaluations, carry.tried, carry.tried - carry.accepted),
+        Stats(integration.evaluations, carry.tried, jax.device_put(refused)),
         Outcome(
             jnp.asarray(status), carry.t, carry.tried,
             jnp.asarray(integration.stop.layer if status == Code.STOPPED else layer),

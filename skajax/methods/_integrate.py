@@ -30,7 +30,7 @@ from skajax.methods._method import (
 )
 from skajax.methods._outcome import Code
 from skajax.methods._solvers import FROM_CONTROLLER, Controller, Solver
-from skajax.observables import Observables, needs_start, observe
+from skajax.observables import Observable, Observables, needs_start, observe
 from skajax.stop import Rule, Seen, Verdict
 from skajax.system import Instant, System, square
 
@@ -89,12 +89,24 @@ class Integrator(eqx.Module):
 
     def observe(self, t: Scalar, weights: Weights, before: Tensors | None) -> Observables:
         """What is recorded at one instant."""
-        return observe(self.look.observe, Instant(self.system, t, weights, before=before))
+        return _observed(self.look.observe, self.system, t, weights, before)
 
     def read(self, t: Scalar, weights: Weights, before: Tensors | None) -> Observables:
         """What the rule needs at one instant."""
         assert self.rule is not None
         return observe(self.rule.needs(), Instant(self.system, t, weights, before=before))
+
+
+@eqx.filter_jit
+def _observed(
+    observables: tuple[Observable, ...],
+    system: System,
+    t: Scalar,
+    weights: Weights,
+    before: Tensors | None,
+) -> Observables:
+    # Jitted, so that it is traced once: for the shapes, at the start and in the loop.
+    return observe(observables, Instant(system, t, weights, before=before))
 
 
 class Carry(NamedTuple):
@@ -202,7 +214,7 @@ class Integration:
             self.file.write(self.carry, self.parts, last=True)
         resume = self.carry, *self._counts()
         self._advance(cut=True)
-        if self.status == Code.STOPPED and self.stop_t > self.carry.t:
+        if self.status == Code.STOPPED and float(self.stop_t) > float(self.carry.t):
             self._end_inside()
         elif self.status == Code.RUNNING:
             self.status = Code.COMPLETED
@@ -230,9 +242,7 @@ class Integration:
             self.name, float(t1), done=float(self.carry.t), count="t = {n:.4g} of {total:.4g}",
             begins=COMPILING,
         ) as bar:  # fmt: skip
-            while self.status == Code.RUNNING and (
-                self.carry.t < t1 if cut else self.carry.t_next <= floor
-            ):
+            while self.status == Code.RUNNING and self._ahead(t1 if cut else floor, cut):
                 end = t1 if cut else floor
                 leg = advance(
                     self.integrator,
@@ -247,6 +257,11 @@ class Integration:
                 bar.update(float(self.carry.t) - bar.done)
                 if not cut:
                     self.file.write(self.carry, self.parts)
+
+    def _ahead(self, end: Any, cut: bool) -> bool:
+        """Whether there are steps to make; in NumPy, for which nothing is compiled."""
+        t, t_next = np.asarray(self.carry.t), np.asarray(self.carry.t_next)
+        return bool(t < end if cut else t_next <= end)
 
     def _gather(self, leg: Leg) -> None:
         count, saved = int(leg.made), int(leg.saved)
