@@ -14,6 +14,7 @@ from skajax._messages import tell_once
 from skajax.methods import _adaptive, _integrate
 from skajax.methods._outcome import Code
 from skajax.observables import NAMES
+from skajax.system import System, growth_bound
 
 NETWORK = ska.mlp([9, 7, 4], scale=0.3)
 T = 6.0
@@ -75,6 +76,33 @@ def test_the_first_step_is_the_linear_regimes(problem):
     # It bounds how fast knowledge of the first layer can grow while it is small.
     growth = np.linalg.eigvalsh(np.asarray(x) @ np.asarray(x).T + 1) / (4 * B * ln2)
     assert growth.max() <= rate
+
+
+KINDS = {
+    "convolution": (ska.layers.Conv(4, (3, 3)), (8, 6, 6, 2)),
+    "recurrent": (ska.layers.Recurrent(5), (6, 9, 3)),
+    "gated": (ska.layers.Recurrent(5, gated=True, scale=0.3), (6, 9, 3)),
+    "graph": (ska.layers.GraphConv(4, [[0, 1], [1, 2], [2, 3]]), (4, 5)),
+    "attention": (ska.layers.SelfAttention(4, heads=2, scale=0.1), (5, 7, 3)),
+    "tanh": (ska.Dense(5, decision="tanh"), (6, 4)),
+    "softmax": (ska.Dense(5, decision="softmax"), (6, 4)),
+    "fast": (ska.Paced(ska.Dense(5), 30.0), (6, 4)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_layer_grows_faster_than_its_bound(x64, kind):
+    """By the rates of the linearised flow; so that no first step is made again."""
+    layer, shape = KINDS[kind]
+    for seed in range(2):
+        x = jax.random.normal(jax.random.key(seed), shape)
+        network = ska.Network((layer,))
+        weights = network.init(jax.random.key(10 + seed), x)
+        rates = ska.timescales.growth(network, weights, x, count=1).rates[0]
+        bound = float(growth_bound(System(network.running(), ska.Batch(x)), weights))
+        assert float(rates[0]) <= bound <= 6 * float(rates[0])
+    result = ska.simulate(network, weights, x, ska.Adaptive(), 0.05, observe=("entropy",))
+    assert int(result.path.rejected[0]) == 0
 
 
 def test_outside_of_jit_and_inside_are_the_same_solve(problem):

@@ -56,7 +56,8 @@ class Adaptive(AbstractMethod):
     give ``rtol`` and ``atol`` (default 1e-4 and 1e-6) to Diffrax's PI controller, or a whole
     ``controller``, such as ``diffrax.PIDController(rtol, atol)`` or ``diffrax.ConstantStepSize()`` with
     a ``dt0``. ``dt0`` is the first step's size; None takes that of the linear regime, 8 rtol^(1/p) / λ,
-    for a solver of order p and λ = (max(mean ‖x‖², n_l / 4) + 1) / (4 ln 2), a bound on all growth rates.
+    for a solver of order p and λ, a bound on all growth rates: of dense sigmoid layers
+    (max(mean ‖x‖², n_l / 4) + 1) / (4 ln 2), else by eight products with the flow's Jacobian.
     ``max_steps`` bounds the steps, rejected ones included. ``adjoint`` is how Diffrax differentiates
     the solve: ``diffrax.RecursiveCheckpointAdjoint()`` unless given, or ``BacksolveAdjoint()``, both in
     reverse (``jax.grad``); ``ForwardMode()``, forward (``jax.jvp``); ``DirectAdjoint()``, both.
@@ -183,13 +184,16 @@ class Adaptive(AbstractMethod):
             require(first > end, "save_at", beyond, f"it began with {first:.8g}")
         return self._integrate(run.resume.system, None, request, t1, run)
 
-    def first_step(self, system: System, t1: Scalar) -> Scalar | None:
-        """``dt0``; unless given, the linear regime's time, shortened for the tolerance."""
+    def first_step(self, system: System, weights: Weights | None, t1: Scalar) -> Scalar | None:
+        """``dt0``; unless given, the linear regime's time, shortened for the tolerance.
+
+        Without weights, about that.
+        """
         if isinstance(self.controller, diffrax.StepTo):
             return None  # it has the first step, as all others
         if self.dt0 is not None:
             return jnp.asarray(self.dt0, t1.dtype)
-        rate = growth_bound(system)
+        rate = growth_bound(system, weights)
         order = self.solver.order(diffrax.ODETerm(lambda t, y, args: y)) or 1
         rtol = jnp.asarray(getattr(self.controller, "rtol", 1e-4), t1.dtype)
         return 8 * rtol ** (1 / order) / rate
@@ -313,7 +317,7 @@ def _first_step(
     method: Adaptive, system: System, weights: Weights | None, t1: Scalar
 ) -> Scalar | None:
     # What goes on has its next step already.
-    return None if weights is None else method.first_step(system, t1)
+    return None if weights is None else method.first_step(system, weights, t1)
 
 
 def _identity(
@@ -444,7 +448,7 @@ def integrate_inside(
     if look.rule is None:
         return solve(method, system, weights, t1, ts, look.observe)
     integrator = Integrator(system, method.solver, method.controller, method.max_steps, look)
-    return stopping(integrator, weights, t1, ts, method.first_step(system, t1))
+    return stopping(integrator, weights, t1, ts, method.first_step(system, weights, t1))
 
 
 @eqx.filter_jit
@@ -475,7 +479,7 @@ def solve(
         solver,
         t0=jnp.zeros_like(t1),
         t1=t1,
-        dt0=jax.lax.stop_gradient(method.first_step(system, t1)),
+        dt0=jax.lax.stop_gradient(method.first_step(system, weights, t1)),
         y0=weights,
         args=system,
         saveat=saveat,

@@ -8,10 +8,12 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from skajax._checks import require
+from skajax._held import held_bytes
 from skajax._memory import available_bytes, in_words
 from skajax._numbers import as_arrays
 from skajax._simulate import (
@@ -43,6 +45,8 @@ BUSY = 10_000_000
 Measured on two cores: below, blocks of lanes are up to twenty times as fast as lanes one by one, above
 up to two times slower, because products of many lanes are less well compiled than that of one.
 """
+TWICE = 2
+"""XLA's programs hold up to so many times what layers keep in one look at an instant, measured on CPUs."""
 SHARE = 0.8
 """Of the memory that there is, what a block may take."""
 
@@ -288,7 +292,7 @@ def _cost(method: AbstractMethod, request: Request, system: System) -> tuple[int
         return steps if method.records_end else steps + 1, float(steps)
     assert isinstance(method, Adaptive)
     t1 = method.check(request, system.dtype)
-    first = method.first_step(system, t1)
+    first = method.first_step(system, None, t1)
     return None, float("inf") if first is None else float(t1 / first)
 
 
@@ -323,31 +327,28 @@ def _bytes(spec: Spec, mesh: Mesh | None) -> tuple[int, int]:
     outside = 0 if spec.rows is None else 2 * (whole - weights) + whole
     kept = by_shapes(_kept, spec.network, spec.x.shape, spec.x.dtype)
     copies, slices = _arrays(spec.method, needs_start(spec.request.observe))
-    each = int(copies * weights + slices * activations) + 2 * kept // parts + outside
+    each = int(copies * weights + slices * activations) + outside
     records = CHUNK if spec.steps is not None else _rows(spec)
-    return size * shared, size * (each + 2 * records * _record(spec))
+    return size * shared, size * (each + 2 * records * _record(spec)) + TWICE * kept // parts
 
 
 def _kept(network: Network, shape: tuple[int, ...], dtype: np.dtype) -> int:
-    """What a layer keeps for its own gradient, beside its inputs and weights; of the one that keeps most.
+    """Bytes of what layers keep for their own flow and tangents, beside numbers like their knowledge.
 
-    Of attention, for example, its maps. XLA plans about twice as much, for one layer at a time.
+    Of attention, for example, its maps. Of dense layers about nothing.
     """
+    x, weights = jax.ShapeDtypeStruct(shape, dtype), expected_weights(network, shape, dtype)
 
-    def pullbacks(x: Any) -> Any:
-        weights = network.init(jax.random.key(0), x)
-        given = network.trace(weights, x).inputs
-        rows = zip(network.learning, network.rows, given, strict=True)
-        return given, [
-            jax.vjp(lambda w, layer=layer, a=a: layer.knowledge(w, a), weights[place])[1]
-            for layer, place, a in rows
-        ]
+    def look(weights: Any, x: Any) -> Any:
+        trace = network.trace(weights, x)
+        flow = network.pull(weights, trace.inputs, trace.Z)
+        _, motion = network.motion(weights, flow, x)
+        return flow, [jnp.sum(jnp.square(z)) for z in motion.Zdot]
 
     numbers = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
-    given, kept = jax.eval_shape(pullbacks, jax.ShapeDtypeStruct(shape, dtype))
-    weights = expected_weights(network, shape, dtype)
-    rows = zip(kept, given, network.rows, strict=True)
-    return max(0, *(numbers(k) - numbers(a) - numbers(weights[place]) for k, a, place in rows))
+    usual = 2 * numbers(weights) + 3.4 * numbers(expected_knowledge(network, shape, dtype))
+    held = held_bytes(jax.make_jaxpr(look)(weights, x))
+    return max(held - int(weights_dtype_of(x).itemsize * usual), 0)
 
 
 def _arrays(method: AbstractMethod, net: bool) -> tuple[float | int, float]:
@@ -358,11 +359,11 @@ def _arrays(method: AbstractMethod, net: bool) -> tuple[float | int, float]:
     """
     if isinstance(method, Adaptive):
         stages = getattr(getattr(method.solver, "tableau", None), "num_stages", 1)
-        return 2 * stages + 7 + 1, 15.0 if net else 2.5
+        return 2 * stages + 7 + 1, 15.0 if net else 5.5
     if isinstance(method, Published):
         return 4 + 2, 13.0
     copies = 4 + 2 if isinstance(method, Euler) else 8 + 2
-    return copies, 16.0 if net else 6.0
+    return copies, 18.0 if net else 6.0
 
 
 def _records(spec: Spec) -> int:
