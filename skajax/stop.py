@@ -213,10 +213,12 @@ class FlowConverged(Rule):
         return (observables.flow_norm,)
 
     def idle(self, memory: PerLayer, span: Span) -> Idle:
-        """While no layer turns above its peak, and one is far from its end."""
-        low, high = span.low.flow_norm, span.high.flow_norm
-        plain = span.rising.flow_norm | span.falling.flow_norm | (high <= memory)
-        return Idle(plain.all(), (low >= self.fraction * jnp.maximum(memory, high)).any())
+        """While no layer turns above its peak, and one is far from its end, or still rises to its peak."""
+        low, high, rising = span.low.flow_norm, span.high.flow_norm, span.rising.flow_norm
+        plain = rising | span.falling.flow_norm | (high <= memory)
+        gains = rising & (span.start.flow_norm >= memory)
+        far = low >= self.fraction * jnp.maximum(memory, high)
+        return Idle(plain.all(), (gains | far).any())
 
     def look(self, memory: Any, instant: Seen) -> tuple[Any, Verdict]:
         """The layer that decides is the last to come down."""

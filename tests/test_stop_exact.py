@@ -182,6 +182,55 @@ def test_random_networks(name, a, seed, scale, rtol):
     compare(name, a, seed, scale, "Tsit5", rtol)
 
 
+READ = []
+"""The times of all readings."""
+
+
+def note(instant):
+    jax.debug.callback(lambda t: READ.append(float(t)), instant.t)
+    return jnp.zeros(len(NETWORK.rows), instant.t.dtype)
+
+
+NOTED = ska.Observable("noted", note)
+
+
+class Counting(stop.Rule):
+    """Never holds, needs no reading within a step, and notes each that is made."""
+
+    def needs(self):
+        return (NOTED,)
+
+    def start(self, layers, dtype):
+        return ()
+
+    def idle(self, memory, span):
+        return stop.Idle(jnp.ones((), bool), jnp.ones((), bool))
+
+    def look(self, memory, instant):
+        return memory, stop.Verdict(jnp.zeros((), bool), 0, 0)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_readings_between_steps_are_few(name):
+    """At most a tenth of the evaluations; of runs of five steps, a third."""
+    within, evaluations = [], []
+    for rtol in (1e-4, 1e-6, 1e-8):
+        method = ska.Adaptive(rtol=rtol, atol=rtol / 100)
+        for seed in range(4):
+            weights, x = problem(seed, 0.3 + 0.6 * seed)
+            READ.clear()
+            rule = RULES[name](0.2 + 0.2 * seed) | Counting()
+            run = ska.simulate(NETWORK, weights, x, method, t1=T, until=rule, save_at="end")
+            jax.effects_barrier()
+            # The start, and the end of each accepted step; the step in which the rule holds is undone.
+            ends = 1 + int(run.stats.steps - run.stats.rejected)
+            assert len(READ) >= ends
+            within.append(len(READ) - ends)
+            evaluations.append(int(run.stats.evaluations))
+    assert sum(within) <= 0.1 * sum(evaluations), (within, evaluations)
+    assert sum(within[:4]) <= 0.33 * sum(evaluations[:4]), (within, evaluations)
+
+
 def test_the_same_inside_of_jit_and_vmap():
     rule = stop.FlowConverged(0.9) | stop.StructureStart()
     method = ska.Adaptive(rtol=1e-6, atol=1e-8)

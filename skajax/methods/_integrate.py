@@ -405,7 +405,9 @@ def advance(
 
             def examined(w: Weights) -> Any:
                 seen = integrator.read(t_next, w, c.before)
-                return examine(looking, memory, read, past, t_next, seen, (c.error, spent), since)
+                return examine(
+                    looking, memory, read, past, t_next, seen, (c.error, spent), since, c.jumped
+                )
 
             unexamined = lambda _: (memory, past, _no_verdict(), t_next)
             memory, past, stop, stop_t = lax.cond(keep, examined, unexamined, weights)
