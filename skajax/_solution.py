@@ -46,7 +46,7 @@ class Solution:
         self.system, self.method, self.weights = resume.system, resume.method, path.weights
         self.t, self.double = np.asarray(path.t), resume.double
         self._curves: dict[int, Any] = {}
-        self._samples: dict[Any, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+        self._samples: dict[Any, tuple[Reading, Any]] = {}
         # An interpolant has some eight arrays like the weights.
         self._kept = max(4, KEPT * len(self.t) // (8 * tree_bytes(self.weights)))
 
@@ -90,12 +90,13 @@ class Solution:
 
         Those of the last few readings are kept.
         """
-        key = reading, per_step
+        # A function may hold arrays, and have no hash: it is known by which it is.
+        key = reading if isinstance(reading, str) else id(reading), per_step
         if key not in self._samples:
             while len(self._samples) >= READINGS:
                 self._samples.pop(next(iter(self._samples)))
-            self._samples[key] = self._sample(reading, per_step)
-        return self._samples[key]
+            self._samples[key] = reading, self._sample(reading, per_step)
+        return self._samples[key][1]
 
     def _sample(self, reading: Reading, per_step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         t, found = [], []

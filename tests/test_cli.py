@@ -205,9 +205,9 @@ def test_benchmark_runs(monkeypatch, capsys, tmp_path):
     printed = capsys.readouterr().out
     (kept,) = tmp_path.glob("step_*.json")
     names = [row[""] for row in json.loads(kept.read_text())["a step"]["rows"]]
-    assert names == ["8 matrix products", "15 matrix products", "Published", "Euler"] or (
-        names[-1] == "Published, eager PyTorch"
-    )
+    always = ["8 matrix products", "15 matrix products", "Published", "Euler"]
+    bare = ["a bare loop of the flow", "Euler, nothing recorded"]
+    assert sorted(set(names) - {"Published, eager PyTorch"}) == sorted(always + bare)
     assert re.search(r"^Published +\d", printed, flags=re.MULTILINE)
     assert re.search(r"^15 matrix products +\d", printed, flags=re.MULTILINE)
 

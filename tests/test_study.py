@@ -204,7 +204,7 @@ def test_reproduce_writes_everything(small, tmp_path):
         assert claim.rule in report
     page = (tmp_path / "out" / "claims.html").read_text(encoding="utf-8")
     pictures = re.findall(r'<img src="([^"]+)"', page)
-    assert len(pictures) == 14 and all((tmp_path / "out" / name).is_file() for name in pictures)
+    assert len(pictures) == 16 and all((tmp_path / "out" / name).is_file() for name in pictures)
     assert page.count("<h2>") == len(result.judged) and "**" not in page
     first = page.split('id="claim-2"')[0]  # figures stand under their claims' verdicts
     assert "figure_1_entropy.png" in first and "figure_2_cosine.png" not in first

@@ -144,9 +144,11 @@ def gather(*, seeds: int = 16) -> Evidence:
 
 
 def _on_host(found: Any) -> Any:
-    """Arrays as NumPy's; a run keeps what it has beside them, such as a controller's steps."""
+    """Arrays as NumPy's; a run keeps the steps that its controller chose, which are beside them."""
     if isinstance(found, Trajectory):
-        return jax.tree.map(np.asarray, found).replace(aside=found.aside)
+        kept = jax.tree.map(np.asarray, found)
+        kept.aside.path = found.path
+        return kept
     is_run = lambda node: isinstance(node, Trajectory)
     return jax.tree.map(
         lambda a: _on_host(a) if is_run(a) else np.asarray(a), found, is_leaf=is_run
