@@ -387,3 +387,29 @@ def test_a_flow_that_stops_being_finite_ends_the_run_and_says_so(problem):
     assert "Try" in str(result.outcome)
     assert np.isfinite(np.asarray(result.entropy)).all()
     assert np.isfinite(np.asarray(result.final.weights[0].W)).all()
+
+
+@jax.custom_vjp
+def product(x, w):
+    return x @ w
+
+
+product.defvjp(lambda x, w: (x @ w, (x, w)), lambda kept, g: (g @ kept[1].T, kept[0].T @ g))
+
+
+class ReverseOnly:
+    """A layer that has no forward derivatives."""
+
+    def init(self, key, x):
+        return 0.1 * jax.random.normal(key, (x.shape[-1], 3))
+
+    def knowledge(self, weights, x):
+        return product(x, weights)
+
+
+def test_a_layer_needs_no_forward_derivatives_to_begin():
+    x = jax.random.uniform(jax.random.key(0), (5, 4))
+    network = ska.Network((ReverseOnly(),))
+    weights = network.init(jax.random.key(1), x)
+    run = ska.simulate(network, weights, x, ska.Adaptive(), t1=1.0, observe=(), save_at="end")
+    assert bool(run.outcome.completed) and int(run.path.rejected[0]) == 0

@@ -255,7 +255,7 @@ def measuring():
 
 
 COSTS = {
-    # Without dt0 the first step of a layer that is not ska's own takes derivatives of the flow as well.
+    # Without dt0 the first step of other layers than dense ones takes evaluations of the flow as well.
     "Tsit5": ska.Adaptive(diffrax.Tsit5(), rtol=1e-3, atol=1e-6, dt0=0.1),
     "Dopri5": constant(diffrax.Dopri5(), 0.25),
     "Dopri8": ska.Adaptive(diffrax.Dopri8(), rtol=1e-3, atol=1e-6, dt0=0.1),
