@@ -172,9 +172,9 @@ def examine(
         inside = (grid > left) & (grid < to)
         held = looks[1].holds[:-1] & inside & ~idle.verdict
         holds = held.any() | (verdict.holds & ~s.anew)
-        first = jnp.argmax(held)
-        early = jnp.where(held.any(), grid[first - 1], jnp.where(inside, grid, left).max())
-        late = jnp.where(held.any(), grid[first], to)
+        earliest = jnp.argmax(held)
+        early = jnp.where(held.any(), grid[earliest - 1], jnp.where(inside, grid, left).max())
+        late = jnp.where(held.any(), grid[earliest], to)
         holding = lambda t: look(s.memory, t, curve.value(place(t)), errors[0])[1].holds
         begins = _since(holding, early, late, width / 8, holds & ~idle.verdict)
         found = verdict.holds & ~top & ~s.anew & ((b - begins <= width) | idle.verdict)
