@@ -364,10 +364,10 @@ def outputs(layer: Any, weights: Any, held: tuple[Any, ...], below: Any) -> tupl
 
     def read(weights: Any, below: Any) -> Any:
         if not learns(layer):
-            return layer.apply(weights, below)
+            return _kept("output", layer.apply(weights, below), below)
         z = layer.knowledge(weights, inputs_of(layer, weights, below))
-        _check_knowledge(z, below.shape[0])
-        return decide(layer, z)
+        _check_floating(z)
+        return _kept("decisions", decide(layer, _kept("knowledge", z, below)), below)
 
     return held, jax.eval_shape(read, weights, below)
 
@@ -384,9 +384,9 @@ def _check_made(made: Any) -> None:
         )
 
 
-def _check_knowledge(z: Any, samples: int) -> None:
-    """Refuse knowledge that is no array with one entry for each sample in front."""
-    shape, dtype = getattr(z, "shape", ()), getattr(z, "dtype", None)
+def _check_floating(z: Any) -> None:
+    """Refuse knowledge that is no array of numbers which can move."""
+    dtype = getattr(z, "dtype", None)
     kind = type(z).__name__ if dtype is None else f"array of dtype {dtype}"
     require(
         dtype is not None and jnp.issubdtype(dtype, jnp.floating),
@@ -394,12 +394,18 @@ def _check_knowledge(z: Any, samples: int) -> None:
         "be one floating-point array",
         f"it was {'None' if z is None else kind}",
     )
+
+
+def _kept(name: str, made: Any, below: Any) -> Any:
+    """What a layer or stage makes of what it reads; refused unless it is an array of as many samples."""
+    require(hasattr(made, "shape"), name, "be one array", f"it was a {type(made).__name__}")
     require(
-        shape[:1] == (samples,),
-        "knowledge",
-        f"have the batch's {samples} samples in front",
-        f"its shape was {shape}",
+        made.shape[:1] == below.shape[:1],
+        name,
+        f"have {below.shape[0]} samples in front, as what it reads, of shape {below.shape}",
+        f"its shape was {made.shape}",
     )
+    return made
 
 
 def mlp(

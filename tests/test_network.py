@@ -139,7 +139,30 @@ class Own(Linear):
     """One with f and the weights' type of the user's."""
 
     of: Callable = lambda z: z
+    decided: Callable = lambda z: z
     dtype: Any = jnp.float32
+
+    def decide(self, z):
+        return self.decided(z)
+
+
+@dataclasses.dataclass(frozen=True)
+class Thinned:
+    """A stage that leaves samples out, unless it is told otherwise."""
+
+    of: Callable = lambda x: x[::2]
+
+    def init(self, key, x):
+        return ()
+
+    def apply(self, weights, x):
+        return self.of(x)
+
+
+def staged(item):
+    """Initial weights with a layer or stage in a place of its own."""
+    layers = (ska.Dense(5), ska.layers.Residual((item, ska.Dense(4))))
+    return ska.Network(layers).init(KEY, jnp.ones((20, 2), jnp.float32))
 
 
 def own(of, **fields):
@@ -190,6 +213,24 @@ BAD = {
         "knowledge",
         "20 samples in front",
         "(4,) (layers[1] (Own) of the network)",
+    ),
+    "decisions of fewer samples": (
+        lambda: staged(Own(decided=lambda z: z[::2])),
+        "decisions",
+        "20 samples in front, as what it reads, of shape (20, 5)",
+        "(10, 4) (layers[1].stack[0] (Own) of the network)",
+    ),
+    "a stage that loses samples": (
+        lambda: staged(Thinned()),
+        "output",
+        "20 samples in front, as what it reads, of shape (20, 5)",
+        "(10, 5) (layers[1].stack[0] (Thinned) of the network)",
+    ),
+    "a stage of two arrays": (
+        lambda: staged(Thinned(lambda x: (x, x))),
+        "output",
+        "be one array",
+        "a tuple (layers[1].stack[0] (Thinned) of the network)",
     ),
     "a sum": (lambda: own(lambda z: z.sum()), "knowledge", "20 samples in front", "()"),
     "no knowledge": (
