@@ -67,6 +67,28 @@ def test_a_layer_within_a_layer_is_checked(tmp_path):
         arguments(tmp_path, BASE.replace("widths = [4, 3]", f"layers = [{inner}]"))
 
 
+def test_a_layer_within_any_other_has_a_rate_of_its_own(tmp_path):
+    inner = '{ layer = "Dense", width = 4, rate = 0.5 }'
+    layers = f'[{inner}, {{ layer = "Residual", stack = [{inner}] }}]'
+    made = arguments(tmp_path, BASE.replace("widths = [4, 3]", f"layers = {layers}"))
+    slow = ska.Paced(ska.Dense(4), 0.5)
+    assert made["network"] == ska.Network((slow, ska.layers.Residual((slow,))))
+
+
+def test_rules_within_rules(tmp_path):
+    text = """until = { rule = "AllOf", rules = [
+  { rule = "FlowConverged", fraction = 0.2 },
+  { rule = "AnyOf", rules = [{ rule = "StructureStart" }, { rule = "ResidenceTime", time = 2 }] },
+] }"""
+    flow, start, residence = (
+        ska.stop.FlowConverged(0.2),
+        ska.stop.StructureStart(),
+        ska.stop.ResidenceTime(2),
+    )
+    made = arguments(tmp_path, BASE.replace("steps = 3", text))["until"]
+    assert made.names() == (flow & (start | residence)).names()
+
+
 def test_a_sweep_from_a_file_is_that_of_its_words(tmp_path):
     text = BASE + "[grid]\ndt = [0.1, 0.05]\nseed = { start = 0, stop = 2, num = 3 }\n"
     got = ska.sweep(**arguments(tmp_path, text))
@@ -377,6 +399,28 @@ BAD = {
         BASE.replace("steps = 3", "until = { rule = 'ResidenceTime' }") + GRID,
         r"run\.until must have what ResidenceTime takes, .*'time'",
     ),
+    "no rules": (
+        BASE.replace("steps = 3", "until = { rule = 'AllOf', rules = [] }") + GRID,
+        r"run\.until\.rules must be at least one stop rule",
+    ),
+    "a rule within a rule": (
+        BASE.replace("steps = 3", "until = { rule = 'AllOf', rules = [{ rule = 'Never' }] }")
+        + GRID,
+        r"run\.until\.rule must be one of .*FlowConverged.*'Never'",
+    ),
+    "no rules of a word": (
+        BASE.replace("steps = 3", "until = { rule = 'AnyOf', rules = 'FlowConverged' }") + GRID,
+        r"run\.until\.rules must be at least one stop rule, .*'FlowConverged'",
+    ),
+    "a layer's rate": (
+        BASE.replace("widths = [4, 3]", "layers = [{ layer = 'Dense', width = 3, rate = -1 }]")
+        + GRID,
+        r"network\.layers\.rate must be a positive, finite number, .*it was -1",
+    ),
+    "a stage's rate": (
+        BASE.replace("widths = [4, 3]", "layers = [{ layer = 'Flatten', rate = 2 }]") + GRID,
+        r"network\.layers\.layer must be a layer .*it was Flatten",
+    ),
     "negative times": (
         BASE.replace("steps = 3", "save_at = [-1, 2]") + GRID,
         r"run\.save_at must have values that are each a number, at least 0, .* one was -1",
@@ -417,7 +461,7 @@ MADE = ("solver", "optimiser", "options", "no such file")
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_what_does_not_fit_is_named_with_its_file(tmp_path, case):
+def test_what_does_not_fit_is_named_with_its_file(tmp_path, case, untyped):
     text, words = BAD[case]
     path = tmp_path / "sweep.toml" if text is None else written(tmp_path, text)
     with pytest.raises(ValueError, match="Argument " + words) as error:

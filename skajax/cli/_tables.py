@@ -14,7 +14,6 @@ from pydantic import (
     StrictInt,
     TypeAdapter,
     ValidationError,
-    WrapValidator,
     model_validator,
 )
 
@@ -55,10 +54,11 @@ def found(module: str) -> Any:
     return BeforeValidator(lambda name: find(name if isinstance(name, str) else ""))
 
 
-def made(key: str, module: str, *names: str) -> Any:
+def made(key: str, module: str, *names: str, also: str = "", then: Any = None) -> Any:
     """An object of one of these classes: ``key`` of a table has its name, and the rest are its arguments.
 
-    Tables with ``key`` among these are such objects too.
+    Tables with ``key`` among these are such objects too. Any of them may have a number ``also``: then the
+    object is ``then(object, number)``.
     """
 
     def within(value: Any) -> Any:
@@ -74,23 +74,36 @@ def made(key: str, module: str, *names: str) -> Any:
         kind = getattr(importlib.import_module(module), table[key])
         taken = inspect.signature(kind)
         for each in rest:
-            known(f"one of what {table[key]} takes,", each, taken.parameters, at=each)
+            keys = [*taken.parameters, also] if also else taken.parameters
+            known(f"one of what {table[key]} takes,", each, keys, at=each)
+        number = rest.pop(also, 1)
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            raise refused("be a number", at=also)
+        starred = [n for n, each in taken.parameters.items() if each.kind is each.VAR_POSITIONAL]
+        listed = [each for name in starred for each in _listed(rest.pop(name, []))]
         if isinstance(rest.get("edges"), str):  # of a graph that skajax has
             rest["edges"] = importlib.import_module("skajax.data").graph(rest["edges"])[2]
         try:
-            taken.bind(**rest)
+            taken.bind(*listed, **rest)
         except TypeError as error:
             raise refused(f"have what {table[key]} takes", str(error)) from error
         try:
-            return kind(**rest)
+            whole = kind(*listed, **rest)
+            return whole if number == 1 else then(whole, number)
         except (TypeError, ValueError) as error:
             raise passed_on(error) from error
 
     return BeforeValidator(make)
 
 
+def _paced(layer: Any, rate: Any) -> Any:
+    from skajax.layers import Paced
+
+    return Paced(layer, rate)
+
+
 def _listed(value: Any) -> Any:
-    return value if isinstance(value, list) else [value]
+    return value if isinstance(value, list | tuple) else [value]
 
 
 class Table(BaseModel):
@@ -253,6 +266,7 @@ class Network(Table):
                 made(
                     "layer", "skajax.layers", "Conv", "Dense", "Embed", "Flatten", "GraphConv", "Merge",
                     "Normalise", "Pool", "Recurrent", "Residual", "SelfAttention",
+                    also="rate", then=_paced,
                 ),
             ]
         ]
@@ -341,22 +355,16 @@ class Descent(Table):
         return self
 
 
-def _weighed(table: Any, make: Any) -> Any:
-    """A part of the energy, times its factor."""
-    factor = table.get("factor", 1.0) if isinstance(table, dict) else 1.0
-    if isinstance(factor, bool) or not isinstance(factor, int | float):
-        raise refused("be a number", at="factor")
-    part = make(
-        {k: v for k, v in table.items() if k != "factor"} if isinstance(table, dict) else table
-    )
-    return part if factor == 1 else factor * part
-
-
 PARTS = ("Entropy", "CrossEntropy", "SquaredError", "Goodness", "WeightDecay")
 TARGETED = ("CrossEntropy", "SquaredError", "Goodness")
 """Those that need targets."""
-Part = Annotated[Any, made("name", "skajax.energies", *PARTS), WrapValidator(_weighed)]
-RULES = ("StructureStart", "FlowConverged", "EntropyConverged", "ResidenceTime", "ErrorBudget")
+Part = Annotated[
+    Any, made("name", "skajax.energies", *PARTS, also="factor", then=lambda part, f: f * part)
+]
+RULES = (
+    "StructureStart", "FlowConverged", "EntropyConverged", "ResidenceTime", "ErrorBudget",
+    "AnyOf", "AllOf",
+)  # fmt: skip
 Rule = Annotated[Any, made("rule", "skajax.stop", *RULES)]
 
 
