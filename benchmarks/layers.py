@@ -32,6 +32,8 @@ class Case(NamedTuple):
 
 
 def dense(weights: Any, x: jax.Array) -> Any:
+    """Of a pointwise layer, over samples and positions as one axis."""
+    x = x.reshape(-1, x.shape[-1])
     z = jnp.matmul(x, weights.W, precision="highest") + weights.b
     return jnp.matmul(x.T, z, precision="highest"), z.sum(0)
 
@@ -111,6 +113,9 @@ def graph(weights: Any, x: jax.Array) -> Any:
 CASES: dict[str, Case] = {
     "Dense, 784 to 256": Case(ska.Dense(256), (1000, 784), dense),
     "Dense, 64 to 10": Case(ska.Dense(10), (1000, 64), dense),
+    "Dense at each of 32 steps, 264 to 1056": Case(
+        ska.Dense(1056, pointwise=True, scale=0.1), (16, 32, 264), dense
+    ),
     "Conv, 1 to 16 channels": Case(ska.layers.Conv(16, (3, 3)), (1000, 28, 28, 1), conv(1)),
     "Conv, 1 to 16, strides 2": Case(
         ska.layers.Conv(16, (3, 3), strides=2), (1000, 28, 28, 1), conv(2)

@@ -11,6 +11,7 @@ import numpy as np
 from skajax._checks import as_array, is_traced, require
 from skajax._types import Array, Bool, Float, Inputs, Key, Knowledge
 from skajax.layers._fields import DECISIONS, usual, whole
+from skajax.layers._product import matrix_product
 
 
 class SelfAttentionWeights(NamedTuple):
@@ -104,7 +105,8 @@ class SelfAttention(eqx.Module):
         """Knowledge z, of shape (samples, times, width); 0 at padding."""
         A, v = self._attend(weights, x), self._heads(x, weights.V)
         found = jnp.einsum("bhts,bshd->bthd", A, v, precision=self.precision)
-        z = self._at_each(found, weights.O) + weights.b[None, None, :]
+        found = found.reshape(*x.shape[:2], self.width)
+        z = matrix_product(found, weights.O, self.precision) + weights.b[None, None, :]
         return z if self.mask is None else jnp.where(self.mask[:, :, None], z, 0)
 
     def attention(
@@ -125,17 +127,9 @@ class SelfAttention(eqx.Module):
         """The layer without its initial values: layers that compute the same are the same."""
         return dataclasses.replace(self, scale=0.01, bias=0.0)
 
-    def _at_each(self, x: Inputs, W: Any) -> Array:
-        """x W at each time, (samples, times, width): one product of matrices, whose gradient is one too.
-
-        Of a product over three axes, XLA would transpose the gradient's factors on a CPU.
-        """
-        rows = x.reshape(x.shape[0] * x.shape[1], -1)
-        return jnp.matmul(rows, W, precision=self.precision).reshape(*x.shape[:2], -1)
-
     def _heads(self, x: Inputs, W: Any) -> Array:
         """x W, (samples, times, heads, d)."""
-        return self._at_each(x, W).reshape(*x.shape[:2], self.heads, -1)
+        return matrix_product(x, W, self.precision).reshape(*x.shape[:2], self.heads, -1)
 
     def _attend(self, weights: SelfAttentionWeights, x: Inputs) -> Array:
         """A, (samples, heads, times, times)."""

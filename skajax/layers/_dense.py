@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from skajax._checks import require
 from skajax._types import Array, Float, Inputs, Key, Knowledge
 from skajax.layers._fields import DECISIONS, usual, whole
+from skajax.layers._product import matrix_product
 
 
 class DenseWeights(NamedTuple):
@@ -73,7 +74,7 @@ class Dense:
 
     def knowledge(self, weights: DenseWeights, x: Inputs) -> Knowledge:
         """Knowledge z = x W + b, (samples, outputs); of a pointwise layer (samples, ..., outputs)."""
-        z = jnp.matmul(x, weights.W, precision=self.precision)
+        z = matrix_product(x, weights.W, self.precision)
         return z + weights.b.reshape((1,) * (z.ndim - 1) + weights.b.shape)
 
     def decide(self, z: Knowledge) -> Knowledge:

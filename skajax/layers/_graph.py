@@ -11,6 +11,7 @@ from skajax._checks import require
 from skajax._types import Array, Edges, Float, Inputs, Int, Key, Knowledge
 from skajax.layers._edges import as_edges
 from skajax.layers._fields import DECISIONS, choice, real, usual, whole
+from skajax.layers._product import matrix_product
 
 KINDS = ("symmetric", "mean", "attention")
 """How A weighs a node's neighbours."""
@@ -201,7 +202,7 @@ class GraphConv(eqx.Module):
         return none.at[..., self.receivers, :].add(messages)
 
     def _product(self, x: Inputs, W: Array) -> Array:
-        return jnp.matmul(x, W, precision=self.precision)
+        return matrix_product(x, W, self.precision)
 
     def _check(self, x: Inputs | jax.ShapeDtypeStruct) -> None:
         require(

@@ -11,6 +11,7 @@ from skajax._checks import require
 from skajax._types import Array, Float, Inputs, Key, Knowledge
 from skajax.entropy import decision
 from skajax.layers._fields import DECISIONS, usual, whole
+from skajax.layers._product import matrix_product
 
 
 class RecurrentWeights(NamedTuple):
@@ -168,11 +169,8 @@ class Recurrent:
         b = jnp.concatenate([part.b for part in parts])
 
         def product(x: Inputs, D: Array) -> Array:
-            read = jnp.concatenate([x, D], axis=-1)
-            # Of two axes: on processors the gradient of a product of three takes twice the time.
-            flat = read.reshape(-1, read.shape[-1])
-            made = jnp.matmul(flat, matrix, precision=self.precision) + b[None, :]
-            return made.reshape(*read.shape[:-1], matrix.shape[1])
+            made = matrix_product(jnp.concatenate([x, D], axis=-1), matrix, self.precision)
+            return made + b.reshape((1,) * (made.ndim - 1) + b.shape)
 
         return product
 

@@ -110,8 +110,8 @@ def growth(
     numbers as the layer has weights, or knowledge where that is less and H a multiple of 1. In the precision
     of the weights. Works outside of jit, vmap and grad: the host reads off values how many modes there are,
     whether neurons are alike, and when the Krylov method has converged, and results have the shapes that
-    these say. A function that is jitted can take the rates as an argument. Raises ValueError for arguments that do not fit, for
-    energies that read weights otherwise than through knowledge, and for sums of local and global ones.
+    these say. Raises ValueError for arguments that do not fit, for energies that read weights otherwise than
+    through knowledge, and for sums of local and global ones.
 
     Source: A. Jacot, F. Gabriel, C. Hongler, "Neural tangent kernel", arXiv:1806.07572 (2018).
 
