@@ -24,11 +24,11 @@ from skajax._checks import is_whole, require
 from skajax._files import image, netcdf, put
 from skajax._progress import each
 from skajax._simulate import simulate
-from skajax._types import Array, Float, Weights
+from skajax._types import Array, Float, Key, Weights
 from skajax._version import versions
 from skajax.layers import Conv, Dense, Flatten, GraphConv, Pool, Recurrent, SelfAttention, edges_of
 from skajax.methods import Adaptive
-from skajax.network import Network
+from skajax.network import Network, expected_knowledge
 from skajax.plot import families as figure_of
 from skajax.study.architectures import DONE, NAMES, REACH, RTOL, to_beyond_the_peaks
 from skajax.study.families_table import families_table
@@ -244,12 +244,13 @@ def _count(case: Case) -> int:
 
 
 @eqx.filter_jit
-def start(network: Network, weights: Weights, x: Array) -> tuple[Weights, Array]:
-    """Each layer's weights times a number s, by which the root mean square of its z is ``START``; and s.
+def start(network: Network, key: Key, x: Array) -> tuple[Weights, Array]:
+    """Drawn weights, each layer's times a number s, so that the root mean square of z is ``START``; and s.
 
     √ of what is missing, again and again: where z is linear in s half of it is gone each time, where z is
     quadratic all of it, as in attention.
     """
+    weights = network.init(key, x)
 
     def scaled(s: Array) -> Weights:
         place = dict(zip(network.rows, s, strict=True))
@@ -269,7 +270,7 @@ def start(network: Network, weights: Weights, x: Array) -> tuple[Weights, Array]
 
 def _problem(case: Case) -> tuple[Network, Weights, Array, Array]:
     network, x = case.network(), jnp.asarray(case.inputs())
-    weights, s = start(network, network.init(jax.random.key(case.seed), x), x)
+    weights, s = start(network, jax.random.key(case.seed), x)
     return network, weights, x, s
 
 
@@ -277,7 +278,7 @@ def _growth(case: Case) -> xr.Dataset:
     """Each layer's growth time at the start, and how many decisions it makes of a sample."""
     network, weights, x, _ = _problem(case)
     found = timescales.growth(network, weights, x, count=1)
-    decisions = [math.prod(z.shape[1:]) for z in network.forward(weights, x)[0]]
+    decisions = [math.prod(z.shape[1:]) for z in expected_knowledge(network, x.shape, x.dtype)]
     times = [float(one[0]) for one in found.times]
     return xr.Dataset({"growth": ("layer", times), "decisions": ("layer", decisions)})
 
@@ -285,10 +286,9 @@ def _growth(case: Case) -> xr.Dataset:
 def _measured(case: Case, growth: np.ndarray) -> xr.Dataset:
     """The curves per decision, and the times that are read off them."""
     network, weights, x, s = _problem(case)
-    end = float(REACH * np.log1p(3 / START) * growth.max())
+    end, first = float(REACH * np.log1p(3 / START) * growth.max()), 0.03 * float(growth.min())
     run = to_beyond_the_peaks(
-        lambda t1: _run(network, weights, x, np.geomspace(0.03 * growth.min(), t1, RECORDS - 1)),
-        end,
+        lambda t1: _run(network, weights, x, np.geomspace(first, t1, RECORDS - 1)), end
     )
     data = timescales.measure(run, [timescales.DEFINITIONS[name] for name in NAMES])
     peaks = _peaks(run)
@@ -312,7 +312,7 @@ def _measured(case: Case, growth: np.ndarray) -> xr.Dataset:
 
 
 def _run(network: Network, weights: Weights, x: Array, times: np.ndarray) -> Trajectory:
-    method = Adaptive(rtol=RTOL, atol=RTOL / 100)
+    method = Adaptive(rtol=RTOL, atol=RTOL / 100, dt0=float(times[0]))
     return simulate(
         network, weights, x, method, float(times[-1]), save_at=np.append(0, times), observe=OBSERVED
     )
