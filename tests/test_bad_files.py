@@ -151,6 +151,7 @@ CASES = {
         (SWEEP, toml("[grid]\nseed = [0, 1]", ""), "grid must name at least one axis"),
         (SWEEP, toml("seed = [0, 1]", "seed = []"), "grid.seed must be a list of values"),
         (INFO, changed(lambda run: run.drop_vars("time")), "must hold a whole run"),
+        (PLOT, changed(lambda run: run.drop_vars("time")), "must hold a whole run"),
         (INFO, manifest(lambda content: content.replace(b'"axes"', b'"exes"')), "is damaged"),
     ],
     "NaN inside": [

@@ -319,6 +319,13 @@ def test_a_study_that_runs(tmp_path, capsys):
     assert "separation of" in capsys.readouterr().out
     assert main(["plot", str(out), "--out", figure, "--figure", "heatmap"]) == 2
     assert "FILE must hold what the figure 'heatmap' is of (run)" in capsys.readouterr().err
+    kept.attrs["format"] = "skajax experiments 1"  # of which reproduce has drawn its own
+    drawn = str(tmp_path / "runs.nc")
+    kept.to_netcdf(drawn, engine="h5netcdf")
+    assert main(["plot", drawn, "--out", figure]) == 2
+    said = capsys.readouterr().err
+    assert "FILE must hold what has a figure of its own (run, sweep, architectures," in said
+    assert "runs.nc' is of the kind 'experiments'" in said
 
 
 def test_a_first_line_of_numbers_is_a_sample(files):
@@ -467,6 +474,10 @@ def test_a_run_whose_flow_has_no_peak_yet_says_so(files, capsys):
         assert main(options) == 0
         said = capsys.readouterr().out
         assert ("no layer's flow has peaked by t = 0.2: try a later --t1;" in said) == hints
+    assert main([*line[:-1], "--scale", "30"]) == 0
+    said = capsys.readouterr()
+    assert "begins saturated" in said.err  # the flow falls from the start: no later end has a peak
+    assert "no layer's flow has peaked" not in said.out
 
 
 def test_a_port_in_use_is_told(capsys, monkeypatch):

@@ -51,9 +51,9 @@ def plot(
         file: A run's file, a sweep's folder or file, or a study's.
         files: More of them, to compare.
         out: Figure to write: .png, .pdf or .svg. One of this name is replaced.
-        figure: Which of skajax.plot.
-        observable: Of what (default flow_norm).
-        against: The axis below: time, or the paper's passes K.
+        figure: Which of the functions of skajax.plot draws it.
+        observable: What is drawn (default flow_norm).
+        against: The horizontal axis: time, or the paper's passes K.
         select: Of a sweep or a study, one value of an axis, such as dt=0.01; for each axis once.
     """
     import inspect
@@ -71,15 +71,17 @@ def plot(
         found = {path: opened(path) for path in every}
     found = {path: selected(each, select or []) for path, each in found.items()}
     holds = {path: _held(each) for path, each in found.items()}
-    usual = STUDIES.get(holds[file], {"run": "history"}.get(holds[file], "ensemble"))
-    name = figure or ("comparison" if len(every) > 1 else usual)
+    usual = {"run": "history", "sweep": "ensemble", **STUDIES}
+    name = figure or ("comparison" if len(every) > 1 else usual.get(holds[file]))
+    must = f"hold what has a figure of its own ({', '.join(usual)})"
+    require(name is not None, "file", must, f"{file!r} is of the kind {holds[file]!r}")
     one, must = len(every) == 1 or name == "comparison", f"be one file for the figure {name!r}"
     require(one, "file", f"{must}; several are for 'comparison'", f"there were {len(every)}")
     fits = [study for study, drawn in STUDIES.items() if drawn == name]
     fits = fits or (["run"] if name in OF_A_RUN else ["run", "sweep"])
     for each, what in holds.items():
         must = f"hold what the figure {name!r} is of ({' or '.join(fits)})"
-        require(what in fits, "file", must, f"{each!r} holds a {what}")
+        require(what in fits, "file", must, f"{each!r} is of the kind {what!r}")
     taken = inspect.signature(getattr(ska.plot, name)).parameters
     given = {"observable": observable, "against": against}
     given = {each: value for each, value in given.items() if value is not None}

@@ -20,16 +20,16 @@ class Problem:
         data: mnist, digits, iris, wine, breast_cancer, graph, series, text; or a file: .npy,
             .npz, .csv, .tsv, .nc.
         per_class: Images of each class (mnist, at most 100).
-        layout: Of images: flat, image, rows or patches.
-        array: Array of a file that has several; or columns of a CSV.
+        layout: How images are given: flat, image, rows or patches.
+        array: Which array, of a file that has several; or which columns of a CSV.
         targets: Array or column with classes or values, for an energy that has them.
-        samples: So many of a file's samples, the first ones.
+        samples: How many of a file's samples to take, from the first.
         scaling: range (to [0, 1]), standard (mean 0, deviation 1), or a number that divides.
         flatten: Lay each sample flat, as dense layers need it.
         widths: Neurons of each layer (default 256 128 64 10).
         scale: Deviation of the initial weights (default 0.01).
         bias: Initial biases (default 0).
-        seed: Of the initial weights (default 0).
+        seed: Seed of the initial weights (default 0).
         dtype: float32 (default) or float64.
     """
 

@@ -34,14 +34,15 @@ def run(
     Args:
         config: A TOML file.
         out: File to write, .nc.
-        energy: What the weights descend: Entropy (default), CrossEntropy, SquaredError, Goodness.
-        method: How time goes on; without a file, adaptive.
+        energy: What the weights descend: Entropy (default), CrossEntropy, SquaredError, Goodness,
+            WeightDecay.
+        method: What one step is; without a file, adaptive.
         dt: Step of euler, pipelined and published; without a file, 0.01.
-        rtol: Tolerances of adaptive.
-        atol: Tolerances of adaptive.
+        rtol: Relative tolerance of adaptive.
+        atol: Absolute tolerance of adaptive.
         t1: End time; without a file, 0.5.
         steps: How many steps, in place of the end time.
-        checkpoint: File from which the same command goes on if it is killed.
+        checkpoint: File to write now and then; if the command is killed, the same one goes on from it.
     """
     import skajax as ska
     from skajax import landmarks
@@ -65,7 +66,9 @@ def run(
         found.save(out, attrs=settings.told())
     print(f"{out}: {len(found.t)} records; {found.outcome}")
     flows = found.t.ndim == 1 and len(found.t) > 0 and "flow_norm" in found.records
-    if flows and not is_quiet() and not any(peak.interior for peak in landmarks.peaks(found)):
+    peaks = landmarks.peaks(found) if flows and not is_quiet() else ()
+    rising = any(peak.t > 0 for peak in peaks)
+    if rising and not any(peak.interior for peak in peaks):
         print(
             f"no layer's flow has peaked by t = {float(found.t[-1]):.4g}: try a later --t1;"
             " skajax.timescales.predict foretells when"

@@ -17,8 +17,8 @@ def sweep(
 ) -> int:
     """Many runs, as a TOML file says, into a folder.
 
-    Killed at any moment, the same command goes on with what is missing. The status is 1 if not all lanes came
-    to their ends, or would not; lanes of other processes, and those that have not been run, do not count.
+    Killed at any moment, the same command goes on with what is missing. The status is 1 if some lanes failed
+    (with --dry, if some could not run), and 0 if others are left to other processes.
 
     For example:
 
@@ -29,9 +29,9 @@ def sweep(
     Args:
         config: A TOML file with tables data, network, method, energy, run and grid.
         out: Folder to write into, and to go on from.
-        devices: Lanes over all devices, not only one.
+        devices: Divide the lanes among all devices, instead of using one.
         dry: Only say what it would take.
-        distributed: This is one of several processes, that SLURM, MPI or a cluster of TPUs has started.
+        distributed: This process is one of several that SLURM, MPI or a cluster of TPUs has started.
     """
     import os
     import warnings

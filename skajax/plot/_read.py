@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from skajax._checks import require
+from skajax._messages import nearest
 from skajax._types import ArrayLike, Float
 from skajax.observables import BY_NAME, PAPER, Observable
 from skajax.trajectory import Trajectory
@@ -18,7 +19,8 @@ def check_observable(observable: str, run: Any, among: Sequence[str] | None = No
     known = recorded(run)
     if among is None:
         among = [name for name, each in known.items() if each.per_layer]
-    require(observable in among, "observable", f"be one of {list(among)}", f"it was {observable!r}")
+    but = f"it was {nearest(observable, among)}"
+    require(observable in among, "observable", f"be one of {list(among)}", but)
     require(
         observable in known,
         "observable",
