@@ -205,7 +205,9 @@ def read_netcdf(path: str | os.PathLike[str], argument: str, *forms: str) -> "xa
     require(where.is_file(), argument, "name a file", f"there was none at {os.fspath(path)!r}")
     try:
         dataset = xr.load_dataset(where, engine="h5netcdf")
-    except (OSError, KeyError, RuntimeError, AttributeError, ValueError, TypeError) as error:
+    except (
+        OSError, KeyError, RuntimeError, AttributeError, ValueError, TypeError, MemoryError,
+    ) as error:  # fmt: skip
         # A damaged file makes the libraries below fail in any of these ways.
         raise ValueError(
             f"Argument {argument} must name a NetCDF file, but {os.fspath(path)!r} could not be"

@@ -330,7 +330,15 @@ class Energy(AbstractEnergy):
 
     def __call__(self, weights: Weights, trace: Trace, batch: Batch) -> PerLayer:
         """The function's."""
-        return self.function(weights, trace, batch)
+        found = self.function(weights, trace, batch)
+        shape = (len(trace.Z),)
+        require(
+            jnp.shape(found) == shape,
+            "function",
+            f"give one number a layer, an array of shape {shape}",
+            f"it gave one of shape {jnp.shape(found)}",
+        )
+        return found
 
     def check(self, batch: Batch, Z: Any) -> None:
         """Nothing is known of it before it is called."""

@@ -381,6 +381,14 @@ def _from_dataset(dataset: "xarray.Dataset", network: Network | None) -> Traject
     network = described.network(dataset.attrs["network"], network)
     inputs = json.loads(dataset.attrs.get("inputs", "null"))
     observe = _observables(dataset)
+    for each in observe:
+        shape, axes = arrays[each.name].shape, ("time", *each.dims)
+        require(
+            shape[: t.ndim] == t.shape and len(shape) == t.ndim + len(each.dims),
+            "path",
+            f"hold {each.name} over ({', '.join(axes)}), the times of shape {t.shape}",
+            f"its shape was {shape}",
+        )
     run = Trajectory(
         records=Observables({each.name: arrays[each.name] for each in observe}),
         t=jax.device_put(t),

@@ -127,6 +127,7 @@ CASES = {
         (INFO, ("run.nc", lambda path, good: xr.Dataset({"x": 1}).to_netcdf(
             path, engine="h5netcdf")), "its format was None"),
         (INFO, ("claims.json", "[]"), "must"),
+        (PLOT, ("run.nc", PNG), "must name a NetCDF file"),
         ([*RUN, "--checkpoint"], ("run.nc", lambda path, good: shutil.copy(good / "run.nc", path)),
          "--checkpoint must hold a 'skajax checkpoint"),
     ],
@@ -145,7 +146,10 @@ CASES = {
         ([*RUN, "--widths", "3", "--targets", "y", "--data"], arrays(x=np.ones((3, 2)), y=np.ones(2)),
          "--targets must hold a target for each sample"),
         (DATA, arrays(x=np.ones((3, 2, 2, 2))), "must"),
-        (PLOT, changed(lambda run: run.assign(flow_norm=run.flow_norm.isel(layer=0))), "must"),
+        (PLOT, changed(lambda run: run.assign(flow_norm=run.flow_norm.isel(layer=0))),
+         "FILE must hold flow_norm over (time, layer), the times of shape (4,), but its shape was (4,)"),
+        (INFO, changed(lambda run: run.assign(flow_norm=run.flow_norm.isel(layer=0))),
+         "PATH must hold flow_norm over (time, layer), the times of shape (4,), but its shape was (4,)"),
     ],
     "missing axes": [
         (SWEEP, toml("[grid]\nseed = [0, 1]", ""), "grid must name at least one axis"),
@@ -174,6 +178,8 @@ CASES = {
     ],
     "wrong types": [
         (SWEEP, toml("steps = 3", "steps = 'three'"), "run.steps must be a whole number"),
+        (RUN, toml("steps = 3", "steps = 'three'"), "run.steps must be a whole number"),
+        (PLOT, changed(lambda run: run.assign_attrs(network="none")), "FILE must hold a whole run"),
         (SWEEP, ("sweep.toml", "network = 3"),
          "network must be a table"),
         (DATA, arrays(x=np.array([["a", "b"]])), "they were <U1"),
@@ -187,6 +193,7 @@ CASES = {
         (DATA, ("data.npz", None), "--data must name a whole file"),
         (DATA, ("data.csv", None), "--data must name a whole file"),
         (PLOT, ("run.nc", None), "FILE must be a sweep's folder"),
+        (INFO, ("run.nc", None), "PATH must be a file or a folder that skajax has written"),
     ],
     "empty": [
         (SWEEP, ("sweep.toml", ""), "method.name must be given"),
@@ -195,6 +202,7 @@ CASES = {
         (DATA, ("data.csv", "a,b\n"), "--data must"),
         (DATA, arrays(x=np.ones((0, 3))), "--data must hold numbers"),
         (INFO, ("run.nc", ""), "must name a NetCDF file"),
+        (PLOT, ("run.nc", ""), "must name a NetCDF file"),
         (INFO, ("lanes", None), "must be a file or a folder that skajax has written"),
     ],
     "huge": [
@@ -203,12 +211,14 @@ CASES = {
          "grid.seed.num must be a whole number, 1 to 1000000"),
         (SWEEP, ("sweep.toml", "a = " + "[" * 5000), "must name a TOML file"),
         (DATA, ("data.npy", promised), "--data must name a whole file"),
-        (INFO, ("run.nc", without_end), "nable to allocate"),
+        (INFO, ("run.nc", without_end), "but 'run.nc' could not be read: Unable to allocate"),
+        (PLOT, ("run.nc", without_end), "but 'run.nc' could not be read: Unable to allocate"),
     ],
     "not UTF-8": [
         (SWEEP, ("sweep.toml", TOML.replace("[data]", "# für\n[data]").encode("latin-1")), "utf-8"),
         (DATA, ("data.csv", "größe,b\n1,2\n".encode("latin-1")), "utf-8"),
         (INFO, manifest(lambda content: content.replace(b"dt", b"\xfc\xff")), "is damaged"),
+        (PLOT, manifest(lambda content: content.replace(b"dt", b"\xfc\xff")), "is damaged"),
     ],
 }  # fmt: skip
 
@@ -235,7 +245,7 @@ def test_a_bad_file_is_one_line_and_nothing_is_written(
     before = tree(tmp_path)
     option = options[-1:] if options[-1:] in (["--data"], ["--checkpoint"]) else []
     rest = options[: len(options) - len(option)]
-    assert main([command, *rest, *option, name]) == 2
+    assert main([command, "--quiet", *rest, *option, name]) == 2
     said = capsys.readouterr()
     (line,) = said.err.splitlines()
     assert line.startswith(f"skajax {command}: ") and len(line) < 700, line

@@ -201,6 +201,11 @@ def test_rates_of_layers_are_part_of_the_flow():
         (E.CrossEntropy(), lambda x, y: ska.Batch(x, y[:3]), "Argument y must have one target"),
         (E.Goodness(), lambda x, y: x, "Argument y must have the sign"),
         ("entropy", lambda x, y: x, "Argument energy must be an energy"),
+        (
+            ska.Energy(lambda weights, trace, batch: trace.Z[-1].mean(), local=False),
+            lambda x, y: x,
+            r"Argument function must give one number a layer, .*\(3,\), but it gave one of shape \(\)",
+        ),
     ],
 )
 def test_bad_energies_are_refused(untyped, energy, inputs, words):
