@@ -49,7 +49,7 @@ def check_precision(
     - ``tolerance``: how far a peak may move, relative to its time, before it counts as spoilt.
 
     Returns an ``xarray.Dataset`` over (precision, layer): ``drift``, relative; ``peak_shift``, by how much
-    later the flow ‖Φ‖ (eq. 5) is largest than in float64, in the flow's time, NaN where a layer has no peak
+    later the flow ‖Φ‖ (eq. 6) is largest than in float64, in the flow's time, NaN where a layer has no peak
     before t1; ``entropy_error``, of the entropy at t1, relative; and over (layer,) float64's own ``peak``.
     Its attributes name the device. A layer whose own ``precision`` cannot be set (a user's) runs as it is.
 

@@ -22,10 +22,10 @@ other two has no lower bound: they are for energies other than the entropy.
 
 What the paper derives for the sigmoid holds for the others as far as it needs no more than D = ∇φ: the
 flow, the Lagrangian -z·Ḋ, both signs of the Net and their closed forms. It stops where it needs the sigmoid's
-own D': the amplitude at which a neuron's flow saturates, and a balanced layer's Net has its crossing,
-z tanh(z/2) = 1, is another for other decisions (of tanh half of it). And in a softmax the neurons' decisions
-add up to 1, so they are not independent, and z counts only up to one number for each vector: z + c decides
-the same and has the same H, though φ(z + c) = φ(z) + c, so that the Net counts c.
+own D': the |z| at which a neuron's flow is largest is where z tanh(z/2) = 1 for the sigmoid, half of that for
+tanh, and another for other decisions; so is the |z| near it at which a balanced layer's Net crosses zero.
+In a softmax the neurons' decisions add up to 1, so they are not independent. Adding the same c to all of
+them changes neither D nor H, but φ(z + c) = φ(z) + c, so the Net changes by c.
 """
 
 import abc
@@ -100,7 +100,10 @@ class Decision(eqx.Module):
         return _changes(self, z0, z)
 
     def distance(self, d: Knowledge) -> Array:
-        """How far z moves with a change d, in units of what turns D; of each neuron or group."""
+        """The size of a change d of z: |d|, or 2 |d| of tanh, which turns twice as fast as the sigmoid.
+
+        Of softmax the largest d of the group less the smallest. One number for each neuron or group.
+        """
         return jnp.abs(d)
 
     @property

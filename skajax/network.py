@@ -270,16 +270,15 @@ class Network(eqx.Module):
         )
 
     def inner(self, a: Weights, b: Weights) -> PerLayer:
-        """Of each layer Σ a b / r over all its weights: in this product its flow is steepest descent."""
+        """Σ a b / r over all weights of each layer, r its rate: by this product -r ∇E is steepest descent."""
         rates = [rate_of(layer) for layer in self.layers]
         products = [inner(u, v) / r for u, v, r in zip(a, b, rates, strict=True)]
         return self.per_layer(products)
 
     def per_layer(self, values: Sequence[Any]) -> PerLayer:
-        """One number for each layer with knowledge, of one for each entry: a stage's counts for the
-        layer above.
+        """Sums of ``values``, one for each layer or stage, to one number for each layer with knowledge.
 
-        That of a stage on top of all counts for the last layer.
+        A stage's value is added to that of the next layer above it, or to the last layer's.
         """
         sums: list[Any] = []
         waiting: Any = None

@@ -53,7 +53,8 @@ __all__ = [
 def ska() -> Entropy:
     """E^(l) = H^(l) / B, local: each layer descends its own entropy (eq. 1-4).
 
-    Source: Quantiota, "The Principle of Entropic Least Action", arXiv:2504.03214 (2025).
+    Source: B. Mahi, "Structured Knowledge Accumulation: The Principle of Entropic Least Action in
+    Forward-Only Neural Learning", arXiv:2504.03214 (2025).
 
     >>> velocity = ska.flow(network, weights, x, ska.rules.ska())
     """

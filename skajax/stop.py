@@ -453,7 +453,8 @@ def compare(run: "Trajectory", rules: Sequence[Rule]) -> "xarray.Dataset":
     Looks at the run's records, in order (their spacing is the resolution; after the run, an
     ErrorBudget has nothing to look at, and is refused). Dimensions ``rule`` and ``layer``:
 
-    - ``fired``, and ``t`` and ``layer_that_decided`` (0: none) where it did; NaN where it never did;
+    - ``fired``: whether the rule ever held; ``t``: when it first did, NaN if never;
+      ``layer_that_decided``: from 1, 0 if never or if no single layer did;
     - ``entropy_left`` = (H(t) - H(end)) / (H(0) - H(end)): the share of the run's loss of entropy
       that was still to come, per layer;
     - ``flow_left`` = ‖Φ(t)‖ / max ‖Φ‖, per layer;

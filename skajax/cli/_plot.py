@@ -72,9 +72,9 @@ def plot(
     found = {path: selected(each, select or []) for path, each in found.items()}
     holds = {path: _held(each) for path, each in found.items()}
     usual = {"run": "history", "sweep": "ensemble", **STUDIES}
-    name = figure or ("comparison" if len(every) > 1 else usual.get(holds[file]))
+    name = figure or ("comparison" if len(every) > 1 else usual.get(holds[file], ""))
     must = f"hold what has a figure of its own ({', '.join(usual)})"
-    require(name is not None, "file", must, f"{file!r} is of the kind {holds[file]!r}")
+    require(bool(name), "file", must, f"{file!r} is of the kind {holds[file]!r}")
     one, must = len(every) == 1 or name == "comparison", f"be one file for the figure {name!r}"
     require(one, "file", f"{must}; several are for 'comparison'", f"there were {len(every)}")
     fits = [study for study, drawn in STUDIES.items() if drawn == name]

@@ -70,7 +70,7 @@ def text(times: int = 32, *, every: int = 1) -> tuple[Tokens, Tokens, str]:
     Source:
         T. Peters, "The Zen of Python", PEP 20 (2004); in the public domain, as it says.
 
-    >>> x, y, vocabulary = text(times=8)
+    >>> x, y, vocabulary = ska.data.text(times=8)
     >>> "".join(vocabulary[k] for k in x[0])
     'The Zen '
     """

@@ -78,12 +78,10 @@ class GraphConv(eqx.Module):
     Source: T. N. Kipf and M. Welling, ICLR 2017, arXiv:1609.02907; W. L. Hamilton, R. Ying and J. Leskovec,
     NeurIPS 2017, arXiv:1706.02216; P. Veličković et al., ICLR 2018, arXiv:1710.10903.
 
-    Example:
-
-        x, y, edges = skajax.data.graph("karate")
-        network = skajax.Network((GraphConv(8, edges), GraphConv(2, edges)))
-        weights = network.init(jax.random.key(0), x)
-        run = skajax.simulate(network, weights, x, skajax.Adaptive(), t1=1.0)
+    >>> x, y, edges = ska.data.graph("karate")
+    >>> club = ska.Network((ska.layers.GraphConv(8, edges), ska.layers.GraphConv(2, edges)))
+    >>> club.trace(club.init(jax.random.key(0), x), x).Z[1].shape
+    (34, 2)
 
     >>> layer = ska.layers.GraphConv(4, [(0, 1), (1, 2)])  # a path of three nodes
     >>> features = jnp.ones((5, 3, 2))

@@ -15,7 +15,7 @@ from skajax.system import System
 
 
 class Descent(Method):
-    """Descent on each layer's own entropy by an Optax optimiser: W_{k+1} = W_k + u_k.
+    """Descent on an energy, by default each layer's own entropy, by an Optax optimiser: W_{k+1} = W_k + u_k.
 
     Time is the sum of the learning rates, t_k = η_0 + ... + η_{k-1}: a schedule is a non-uniform
     time step, and ``Descent(optax.sgd(dt))`` is ``Euler(dt)``. η_k is the optimiser's hyperparameter

@@ -82,14 +82,14 @@ class Now(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What a method's step comes to."""
+    """What a method's ``step`` returns: the weights after it, and by which rates it is observed."""
 
     weights: Weights
     """After the step."""
     velocity: Weights | None = None
-    """Ẇ at the step's start, by which its rates are observed; None: the flow's."""
+    """Ẇ at the step's start, of which the recorded ż, Ḋ and their like are made; None: the flow."""
     flow: Weights | None = None
-    """The flow at the step's start, where its velocity is another: then it is not computed twice."""
+    """The flow at the step's start, if ``velocity`` is another: so that it is not computed again."""
     memory: Any = ()
     """For the next step."""
     t: Scalar | None = None

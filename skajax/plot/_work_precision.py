@@ -40,7 +40,8 @@ def work_precision(
 
     Returns the axes. Raises ValueError for more than one end time or scale, and unknown names.
 
-    >>> ax = ska.plot.work_precision(ska.study.work_precision(network, weights, x))  # doctest: +SKIP
+    >>> data = ska.study.work_precision(network, weights, x, t1=[0.5])  # doctest: +SKIP
+    >>> ax = ska.plot.work_precision(data.sel(T=0.5, scale=1))  # doctest: +SKIP
     """
     require(cost in _COSTS, "cost", f"be one of {list(_COSTS)}", f"it was {cost!r}")
     require(

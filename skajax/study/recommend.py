@@ -89,7 +89,10 @@ def precision_floor(data: xr.Dataset) -> xr.Dataset:
     more than twice that of float64, NaN where it never is; and ``error`` there. Rounding has taken
     over, and a finer setting only costs more.
 
-    >>> ska.study.precision_floor(ska.study.precision(quick=True))  # doctest: +SKIP
+    ``data``: what :func:`work_precision` returns, with both precisions. Raises ValueError otherwise.
+
+    >>> data = ska.study.work_precision(network, weights, x)  # doctest: +SKIP
+    >>> ska.study.precision_floor(data)  # doctest: +SKIP
     """
     have = list(data["precision"].values)
     require(set(have) == {"float32", "float64"}, "data", "hold both precisions", f"it holds {have}")

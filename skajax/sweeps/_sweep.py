@@ -175,7 +175,7 @@ def sweep(
 
 
 def load_sweep(store: str | os.PathLike[str]) -> "xarray.Dataset":
-    """The dataset of a sweep's ``store``, as far as it is there: missing lanes have the outcome -3.
+    """The dataset of a sweep's ``store``, as far as it is there: missing lanes have the ``outcome_code`` -3.
 
     >>> draw = lambda seed: network.init(jax.random.key(seed), x)
     >>> _ = ska.sweep(network, draw, x, ska.Euler(0.05), 1.0, over=ska.grid(seed=range(3)), store="sweep")
