@@ -13,6 +13,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from scipy.special import expit, log_softmax
 
 from skajax import landmarks
 from skajax import rules as named
@@ -271,32 +272,17 @@ def observables(images: _Images) -> tuple[Observable, ...]:
         pairs = list(zip(i.velocity, there, strict=True))
         return jnp.stack([_cosine(a, b) for a, b in pairs])
 
-    def output(i: Instant, x: Any) -> Any:
-        return i.network.forward(i.weights, x)[0][-1]
-
-    def wrong(i: Instant, x: Any, y: Any) -> Any:
-        z = output(i, x)
-        return jnp.mean((jnp.argmax(z, axis=-1) != y).astype(z.dtype))
-
-    def cross_entropy(i: Instant) -> Any:
-        trace = i.network.trace(i.weights, seen.x)
-        return jnp.sum(loss(i.weights, trace, seen))
-
-    def decisions(i: Instant) -> Any:
-        return jnp.concatenate(i.network.forward(i.weights, everything)[1], axis=1)
+    def knowledge(i: Instant) -> Any:
+        return jnp.concatenate(i.network.forward(i.weights, everything)[0], axis=1)
 
     def speed(i: Instant) -> PerLayer:
         return jnp.stack([jnp.sqrt(inner(v, v)) for v in i.velocity])
 
-    one = lambda name, function: Observable(name, function, dims=())
     return (
         Observable("cosine", cosine, label="cosine with the gradient flow", signed=True),
-        one("cosine_all", lambda i: _cosine(i.velocity, gradient_flow(i))),
+        Observable("cosine_all", lambda i: _cosine(i.velocity, gradient_flow(i)), dims=()),
         Observable("speed", speed, label="speed of the weights", unit="1/time"),
-        one("loss", cross_entropy),
-        one("error", lambda i: wrong(i, images.x, images.y)),
-        one("test_error", lambda i: wrong(i, images.test_x, images.test_y)),
-        Observable("decisions", decisions, dims=("sample", "neuron")),
+        Observable("knowledge", knowledge, dims=("sample", "neuron")),
     )
 
 
@@ -327,9 +313,11 @@ def _measured(name: str, seed: int, size: _Size) -> xr.Dataset:
         )  # fmt: skip
     _, labels, held = images.all
     looks = np.arange(0, RECORDS, EVERY)
-    features = np.asarray(run["decisions"])[looks]
     ends = np.cumsum(size.widths)
-    layers = [np.split(one, ends[:-1], axis=1) for one in features]
+    knowledge = np.split(np.asarray(run["knowledge"]), ends[:-1], axis=2)
+    layers = [[expit(Z[look]) for Z in knowledge] for look in looks]
+    wrong = knowledge[-1].argmax(axis=-1) != labels
+    right = log_softmax(knowledge[-1], axis=-1)[:, np.arange(len(labels)), labels]
     samples = len(batch.x)
     by_layer = ("time", "layer")
     variables: dict[str, Any] = {
@@ -337,7 +325,10 @@ def _measured(name: str, seed: int, size: _Size) -> xr.Dataset:
     }
     variables |= {key: (by_layer, np.asarray(run[key])) for key in ("flow_norm", "cosine", "speed")}
     variables |= {
-        key: ("time", np.asarray(run[key])) for key in ("cosine_all", "loss", "error", "test_error")
+        "cosine_all": ("time", np.asarray(run["cosine_all"])),
+        "loss": ("time", -right[:, ~held].mean(axis=1)),
+        "error": ("time", wrong[:, ~held].mean(axis=1)),
+        "test_error": ("time", wrong[:, held].mean(axis=1)),
     }
     fisher = [[fisher_ratio(D, labels) for D in one] for one in layers]
     probe = [[probe_accuracy(D, labels, held) for D in one] for one in layers]
