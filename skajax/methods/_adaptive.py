@@ -57,7 +57,7 @@ class Adaptive(AbstractMethod):
     ``controller``, such as ``diffrax.PIDController(rtol, atol)`` or ``diffrax.ConstantStepSize()`` with
     a ``dt0``. ``dt0`` is the first step's size; None takes that of the linear regime, 8 rtol^(1/p) / λ,
     for a solver of order p and λ, a bound on all growth rates: of dense sigmoid layers
-    (max(mean ‖x‖², n_l / 4) + 1) / (4 ln 2), else by eight products with the flow's Jacobian.
+    (max(mean ‖x‖², n_l / 4) + 1) / (4 ln 2), else by eight differences of the flow.
     ``max_steps`` bounds the steps, rejected ones included. ``adjoint`` is how Diffrax differentiates
     the solve: ``diffrax.RecursiveCheckpointAdjoint()`` unless given, or ``BacksolveAdjoint()``, both in
     reverse (``jax.grad``); ``ForwardMode()``, forward (``jax.jvp``); ``DirectAdjoint()``, both.

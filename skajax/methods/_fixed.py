@@ -115,11 +115,15 @@ class Method(AbstractMethod):
 
     >>> class Midpoint(ska.Method):
     ...     dt: float
-    ...     def step(self, system, t, weights, memory):
-    ...         half = jax.tree.map(lambda w, v: w + self.dt / 2 * v, weights, system.flow(t, weights))
-    ...         velocity = system.flow(t + self.dt / 2, half)
-    ...         return ska.Step(jax.tree.map(lambda w, v: w + self.dt * v, weights, velocity), velocity)
+    ...     def step(self, system, now):
+    ...         move = lambda dt, flow: jax.tree.map(lambda w, v: w + dt * v, now.weights, flow)
+    ...         half = move(self.dt / 2, system.flow(now.t, now.weights))
+    ...         velocity = system.flow(now.t + self.dt / 2, half)
+    ...         return ska.Step(move(self.dt, velocity), velocity)
     ...
+    >>> run = ska.simulate(network, weights, x, Midpoint(0.1), t1=0.5)
+    >>> str(run.outcome)
+    'completed: reached t = 0.5'
     """
 
     records_end: ClassVar[bool] = True

@@ -115,7 +115,11 @@ def animate(
     ``IPython.display.HTML(animation.to_jshtml())`` in a notebook.
 
     Args:
-        run, layer, what, samples, channels: As of :func:`maps`.
+        run: As of :func:`maps`.
+        layer: As of :func:`maps`.
+        what: As of :func:`maps`.
+        samples: As of :func:`maps`.
+        channels: As of :func:`maps`.
         times: As of :func:`maps`, one a frame; by default 40, evenly spaced. Of a flow that peaks early they
             see little: ``np.append(0, np.geomspace(t, run.final.t, 40))`` has more at first.
         interval: Milliseconds from frame to frame.
