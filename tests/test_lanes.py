@@ -11,6 +11,7 @@ import pytest
 import xarray as xr
 
 import skajax as ska
+from skajax._messages import tell_once
 from skajax.observables import NAMES
 from skajax.sweeps import LanesFailed, _plan, _runner
 from skajax.sweeps._grid import labels
@@ -291,7 +292,7 @@ def test_what_ends_the_process_ends_the_sweep():
 
 @pytest.mark.filterwarnings("ignore:.*saturated")
 @pytest.mark.parametrize("at_once", [1, 4])
-def test_an_error_while_a_lane_runs_loses_it_alone(at_once, monkeypatch):
+def test_an_error_while_a_lane_runs_loses_it_alone(at_once, monkeypatch, caplog):
     evolve, together = ska.Euler.evolve, _runner.evolve_together
 
     def full(self, problem, weights, request):
@@ -306,10 +307,15 @@ def test_an_error_while_a_lane_runs_loses_it_alone(at_once, monkeypatch):
 
     monkeypatch.setattr(ska.Euler, "evolve", full)
     monkeypatch.setattr(_runner, "evolve_together", full_together)
+    tell_once.cache_clear()  # so that it is told here, whatever ran before
     biased = lambda bias: ska.mlp([6, 4], bias=float(bias)).init(jax.random.key(0), X)
     with pytest.warns(LanesFailed, match=r"1 lane raised JaxRuntimeError.*; lane 2 \(bias = 2\)"):
         data = sweep(biased, over={"bias": range(4)}, at_once=at_once)
     assert data.outcome_code.values.tolist() == [0, 0, -4, 0]
+    told = (
+        "4 lanes run one by one, because together they failed with JaxRuntimeError" in caplog.text
+    )
+    assert told == (at_once == 4)
 
 
 def test_a_network_that_cannot_be_planned_loses_its_lanes_alone(monkeypatch):

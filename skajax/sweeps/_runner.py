@@ -4,7 +4,6 @@ import dataclasses
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from typing import Any
 
 import jax
@@ -14,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from skajax._checks import require
 from skajax._memory import make_room_for_programs
+from skajax._messages import tell_once
 from skajax._saturation import SaturatedLanes
 from skajax.energies import AbstractEnergy
 from skajax.inputs import Batch, as_inputs
@@ -113,9 +113,12 @@ class Runner:
         together: list[Any] = [None] * len(ready)
         several = len(ready) > 1 or devices_of(self.mesh) > 1
         if ready and several and joins(ready[0][1].method, ready[0][1].request, self.mesh):
-            # After an error, such as of memory, each by itself: it is then known whose it was.
-            with suppress(Exception):
+            try:
                 together = evolve_together([lane for _, lane in ready], self.mesh, final=self.final)
+            except Exception as error:  # by itself, each lane tells whether it was its own
+                tell_once(
+                    f"skajax: {len(ready)} lanes run one by one, because together they failed with {error!r}"
+                )
         for (spec, lane), evolution in zip(ready, together, strict=True):
             try:
                 if evolution is None:
