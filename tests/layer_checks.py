@@ -117,58 +117,51 @@ def check_closed_forms(network, weights, x, t1=1.0, tolerance=1e-8, energy=None)
 
 
 def check_methods(network, x, tmp_path):
-    """Runs under every method: float32 and float64, jit, vmap, a sweep, a file.
+    """Runs under every method: by itself and inside jit, in float32, vmapped, differentiated, in a sweep.
 
-    ``x`` has float64 or integers.
+    A file gives a run back, and it goes on. ``x`` has float64 or integers.
     """
-    drawn, given, single = network.init(jax.random.key(0), x), x, None
-    real = jnp.issubdtype(x.dtype, jnp.floating)
-    for name, (method, asked) in METHODS.items():
-        for dtype in (jnp.float32, jnp.float64) if real else (jnp.float64,):
-            x = given.astype(dtype) if real else given
-            weights = jax.tree.map(lambda a, dtype=dtype: a.astype(dtype), drawn)
-            run = ska.simulate(network, weights, x, method(), observe=FEW, **asked)
-            assert bool(run.outcome.completed) and run.entropy.dtype == dtype
-            if dtype == jnp.float32:
-                single = run
-                continue
-            scale = max(float(jnp.abs(run.entropy).max()), 1.0)
-            if real:
-                np.testing.assert_allclose(
-                    np.asarray(single.entropy[-1]) / scale, run.entropy[-1] / scale, atol=1e-4
-                )
-            inside = jax.jit(
-                lambda w, x=x, m=method, a=asked: ska.simulate(network, w, x, m(), observe=FEW, **a)
-            )(weights)
-            tolerance = 1e-6 if name == "adaptive" else 1e-10
-            np.testing.assert_allclose(inside.entropy / scale, run.entropy / scale, atol=tolerance)
-    x = given
-    ensemble = jax.vmap(lambda key: network.init(key, x))(jax.random.split(jax.random.key(1), 2))
-    lane = lambda w: ska.simulate(network, w, x, ska.Euler(0.1), steps=4, observe=FEW)
-    runs = jax.vmap(lane)(ensemble)
-    one = lane(jax.tree.map(lambda w: w[1], ensemble))
-    np.testing.assert_allclose(runs.entropy[1], one.entropy, rtol=1e-11)
+    drawn = network.init(jax.random.key(0), x)
 
-    last = lambda w: lane(w).entropy[-1].sum()
-    gradient = jax.grad(last)(jax.tree.map(lambda w: w[1], ensemble))
+    def runs(weights, x, names=tuple(METHODS)):
+        chosen = {name: METHODS[name] for name in names}
+        return {
+            name: ska.simulate(network, weights, x, method(), observe=FEW, **asked)
+            for name, (method, asked) in chosen.items()
+        }
+
+    alone, inside = runs(drawn, x), jax.jit(runs)(drawn, x)
+    assert all(bool(run.outcome.completed) for run in alone.values())
+    for name, run in alone.items():
+        close(inside[name].entropy, run.entropy, 1e-6 if name == "adaptive" else 1e-10)
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        single = jax.tree.map(lambda a: a.astype(jnp.float32), (drawn, x))
+        for name, run in runs(*single, ["euler", "adaptive"]).items():
+            assert bool(run.outcome.completed) and run.entropy.dtype == jnp.float32
+            close(run.entropy[-1], alone[name].entropy[-1], 1e-4)
+
+    lane = lambda w: ska.simulate(network, w, x, ska.Euler(0.1), steps=4, observe=FEW)
+    total = lambda w: (lambda run: (run.entropy[-1].sum(), run.entropy))(lane(w))
+    ensemble = jax.vmap(lambda key: network.init(key, x))(jax.random.split(jax.random.key(1), 2))
+    (_, entropies), gradient = jax.vmap(jax.value_and_grad(total, has_aux=True))(ensemble)
+    one = lane(jax.tree.map(lambda w: w[1], ensemble))
+    np.testing.assert_allclose(entropies[1], one.entropy, rtol=1e-11)
     assert all(bool(jnp.isfinite(g).all()) for g in jax.tree.leaves(gradient))
 
     data = ska.sweep(
         network, lambda seed: network.init(jax.random.key(seed), x), x, ska.Euler(0.1), steps=4,
         over=ska.grid(seed=[0, 1]), observe=FEW, store=tmp_path / "lanes",
     )  # fmt: skip
-    alone = lane(network.init(jax.random.key(1), x))
-    np.testing.assert_allclose(data.entropy[1], alone.entropy, rtol=1e-11)
+    run = lane(network.init(jax.random.key(1), x))
+    np.testing.assert_allclose(data.entropy[1], run.entropy, rtol=1e-11)
 
-    alone.save(tmp_path / "run.nc")
+    run.save(tmp_path / "run.nc")
     back = ska.load(tmp_path / "run.nc", network=network)
-    close(back.records.values, alone.records.values, 0)
-    assert jax.tree.structure(back.final.weights) == jax.tree.structure(alone.final.weights)
-    close(back.final.weights, alone.final.weights, 0)
-    longer, whole = (
-        ska.extend(alone, steps=6),
-        ska.simulate(
-            network, network.init(jax.random.key(1), x), x, ska.Euler(0.1), steps=6, observe=FEW
-        ),
+    close(back.records.values, run.records.values, 0)
+    assert jax.tree.structure(back.final.weights) == jax.tree.structure(run.final.weights)
+    close(back.final.weights, run.final.weights, 0)
+    longer = ska.extend(run, steps=6)
+    whole = ska.simulate(
+        network, network.init(jax.random.key(1), x), x, ska.Euler(0.1), steps=6, observe=FEW
     )
     close(longer.records.values, whole.records.values, 0)
