@@ -9,7 +9,8 @@ Forward-Only Neural Learning", arXiv:2504.03214 (2025).
 """
 
 import math
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -32,12 +33,32 @@ __all__ = [
     "tensor_net_rate",
 ]
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 _LN2 = math.log(2.0)
 BITS = 1 / _LN2
 """Bits in a nat, 1/ln 2. A factor, because dividing an array costs several times as much."""
 
 
-@jax.custom_jvp
+def _differentiable(*slopes: Callable[..., Any]) -> Callable[[F], F]:
+    """An elementwise function whose derivatives are given, by each argument: ``slope(value, *arguments)``.
+
+    Jitted, so that it is traced once for each shape, however many programs have it.
+    """
+
+    def decorate(function: F) -> F:
+        known = jax.custom_jvp(function)
+        known.defjvps(*map(_rule, slopes))
+        return jax.jit(known)  # pyright: ignore[reportReturnType]
+
+    return decorate
+
+
+def _rule(slope: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda dot, value, *z: jax.tree.map(lambda each: each * dot, slope(value, *z))
+
+
+@_differentiable(lambda D, z: decision_derivative(z))
 def decision(z: RealLike) -> AnyArray:
     """Decision probability D = σ(z) = 1 / (1 + e^-z) (above eq. 13).
 
@@ -48,13 +69,8 @@ def decision(z: RealLike) -> AnyArray:
     return jnp.where(jnp.asarray(z) < 0, e, 1) / (1 + e)
 
 
-@decision.defjvp
-def _decision_jvp(primals: tuple[RealLike], tangents: tuple[RealLike]) -> tuple[AnyArray, AnyArray]:
-    (z,), (zdot,) = primals, tangents
-    return decision(z), decision_derivative(z) * zdot
-
-
-@jax.custom_jvp
+# D'' = D' (1 - 2 D).
+@_differentiable(lambda slope, z: -(slope * jnp.tanh(z / 2)))
 def decision_derivative(z: RealLike) -> AnyArray:
     """Slope of the decision, D' = dD/dz = σ(z) (1 - σ(z)) (eq. 13).
 
@@ -67,17 +83,7 @@ def decision_derivative(z: RealLike) -> AnyArray:
     return _slope(_tail(z)[2])
 
 
-@decision_derivative.defjvp
-def _decision_derivative_jvp(
-    primals: tuple[RealLike], tangents: tuple[RealLike]
-) -> tuple[AnyArray, AnyArray]:
-    # D'' = D' (1 - 2 D).
-    (z,), (zdot,) = primals, tangents
-    slope = decision_derivative(z)
-    return slope, -(slope * jnp.tanh(z / 2)) * zdot
-
-
-@jax.custom_jvp
+@_differentiable(lambda h, z: entropy_gradient(z))
 def entropy(z: RealLike) -> AnyArray:
     """Entropy h(z) = 1 - (1/ln 2) ∫₀ᶻ u dσ(u) = (softplus(z) - z σ(z)) / ln 2, in bits (eq. 9, 30).
 
@@ -96,13 +102,8 @@ def entropy(z: RealLike) -> AnyArray:
     return jnp.where(e < float(jnp.finfo(e.dtype).eps) / 4, far, near)
 
 
-@entropy.defjvp
-def _entropy_jvp(primals: tuple[RealLike], tangents: tuple[RealLike]) -> tuple[AnyArray, AnyArray]:
-    (z,), (zdot,) = primals, tangents
-    return entropy(z), entropy_gradient(z) * zdot
-
-
-@jax.custom_jvp
+# h'' = -(D' + z D'') / ln 2 = -D' / ln 2 - h' (2 D - 1).
+@_differentiable(lambda pull, z: -(BITS * decision_derivative(z) + pull * jnp.tanh(z / 2)))
 def entropy_gradient(z: RealLike) -> AnyArray:
     """Gradient of the entropy with respect to knowledge, ∇_z H = -(1/ln 2) z D' (eq. 31).
 
@@ -111,16 +112,6 @@ def entropy_gradient(z: RealLike) -> AnyArray:
     """
     a, root, e = _tail(z)
     return (jnp.clip(z, -a, a) * root) * (-BITS * root / ((1 + e) * (1 + e)))
-
-
-@entropy_gradient.defjvp
-def _entropy_gradient_jvp(
-    primals: tuple[RealLike], tangents: tuple[RealLike]
-) -> tuple[AnyArray, AnyArray]:
-    # h'' = -(D' + z D'') / ln 2 = -D' / ln 2 - h' (2 D - 1).
-    (z,), (zdot,) = primals, tangents
-    gradient = entropy_gradient(z)
-    return gradient, -(BITS * decision_derivative(z) + gradient * jnp.tanh(z / 2)) * zdot
 
 
 def growth_rate(kernel: RealLike) -> Any:
@@ -221,7 +212,10 @@ class Changes(NamedTuple):
         return self.softplus + orientation(sign) * self.entropy
 
 
-@jax.custom_jvp
+@_differentiable(
+    lambda _, z0, z: Changes(-decision(z0), -entropy_gradient(z0)),
+    lambda _, z0, z: Changes(decision(z), entropy_gradient(z)),
+)
 def changes(z0: RealLike, z: RealLike) -> Changes:
     """Changes of softplus and of h from z0 to z, of which both signs of the Tensor Net are made (eq. 26).
 
@@ -265,17 +259,6 @@ def _integrands(z: Array) -> tuple[Array, Array, Array, Array]:
 def _times(z: Array, D: Array) -> Array:
     """z D, which is 0 where z is infinite and D 0."""
     return jnp.where(D > 0, z, 0) * D
-
-
-@changes.defjvp
-def _changes_jvp(
-    primals: tuple[RealLike, RealLike], tangents: tuple[RealLike, RealLike]
-) -> tuple[Changes, Changes]:
-    (z0, z), (z0dot, zdot) = primals, tangents
-    return changes(z0, z), Changes(
-        decision(z) * zdot - decision(z0) * z0dot,
-        entropy_gradient(z) * zdot - entropy_gradient(z0) * z0dot,
-    )
 
 
 def orientation(sign: Sign) -> int:
