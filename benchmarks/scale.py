@@ -57,21 +57,21 @@ CASES: dict[str, Callable[[], tuple[ska.Network, jax.Array, float]]] = {
 
 
 class FirstPeak(ska.stop.Rule):
-    """The flow ‖Φ‖ of a layer is below a ``share`` of its largest so far: by more than rounding."""
+    """The flow ‖Φ‖ of a layer has risen, and is below a ``share`` of its largest: by more than rounding."""
 
     share: float = 0.999
 
-    def start(self, layers: int, dtype: Any) -> jax.Array:
-        return jnp.zeros(layers, dtype)
+    def start(self, layers: int, dtype: Any) -> tuple[jax.Array, jax.Array]:
+        return jnp.full(layers, jnp.inf, dtype), jnp.zeros(layers, dtype)
 
     def needs(self) -> tuple[ska.Observable, ...]:
         return ska.observables.choose(["flow_norm"])
 
-    def look(self, memory: jax.Array, instant: ska.stop.Seen) -> tuple[jax.Array, Any]:
-        flow = instant.observables.flow_norm
-        fallen = flow < self.share * memory
+    def look(self, memory: Any, instant: ska.stop.Seen) -> tuple[Any, Any]:
+        flow, (first, most) = instant.observables.flow_norm, memory
+        fallen = (flow < self.share * most) & (first < self.share * most)
         verdict = ska.stop.Verdict(fallen.any(), jnp.argmax(fallen) + 1, jnp.asarray(0))
-        return jnp.maximum(memory, flow), verdict
+        return (jnp.where(jnp.isinf(first), flow, first), jnp.maximum(most, flow)), verdict
 
 
 def run(case: str) -> dict[str, Any]:
