@@ -94,7 +94,7 @@ def precision_floor(data: xr.Dataset) -> xr.Dataset:
     >>> data = ska.study.work_precision(network, weights, x)  # doctest: +SKIP
     >>> ska.study.precision_floor(data)  # doctest: +SKIP
     """
-    have = list(data["precision"].values)
+    have = data["precision"].values.tolist()
     require(set(have) == {"float32", "float64"}, "data", "hold both precisions", f"it holds {have}")
     single, double = (data["error"].sel(precision=p, drop=True) for p in ("float32", "float64"))
     both = single.notnull() & double.notnull()
