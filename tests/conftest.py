@@ -11,8 +11,10 @@ import pytest
 
 # Nearly all of the suite's time is the compiler's, on programs that run for microseconds: unoptimised
 # and without XLA's slower way of emitting fusions they take a sixth of it.
-# JAX_DISABLE_MOST_OPTIMIZATIONS=0 in the environment compiles them as users do.
+# JAX_DISABLE_MOST_OPTIMIZATIONS=0 in the environment compiles them as users do. Commands and other processes
+# that tests start find both in their environment.
 if "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ:
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
     jax.config.update("jax_disable_most_optimizations", True)
     # Later versions end at a flag that they do not know, and have no other way to emit them.
     if jax.__version_info__ < (0, 11):

@@ -19,7 +19,7 @@ def environment(devices):
     flags = os.environ.get("XLA_FLAGS", "")
     flags = f"{flags} --xla_force_host_platform_device_count={devices}"
     path = os.pathsep.join([str(HERE.parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
-    more = {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    more = {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     return os.environ | more | {"PYTHONPATH": path}
 
 
