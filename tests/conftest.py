@@ -1,5 +1,6 @@
 """Strict promotion, double precision where asked for, and one seed for every random test."""
 
+import gc
 import os
 from contextlib import contextmanager
 
@@ -20,6 +21,9 @@ if "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ:
     if jax.__version_info__ < (0, 11):
         faster = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {faster}".strip()
+
+# Tracing makes many objects that live long: looked through for garbage less often, it is a tenth faster.
+gc.set_threshold(50_000, 20, 20)
 
 # A float64 that becomes float32, or a missing axis that broadcasts, is an error everywhere.
 jax.config.update("jax_numpy_dtype_promotion", "strict")

@@ -1,5 +1,7 @@
 """The convolution: a dense layer on patches; Equinox's; and what every layer must show."""
 
+import re
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -272,3 +274,16 @@ def test_the_largest_window_that_fits():
     for layer in (Conv(1, (5, 5)), Conv(1, (3, 3), dilation=2), Conv(1, (7, 7), padding="SAME")):
         network = ska.Network((layer,))
         assert network.forward(network.init(jax.random.key(0), x), x)[0][0].shape[0] == 2
+
+
+@pytest.mark.parametrize("energy", [None, ska.energies.Entropy(local=False)], ids=["own", "global"])
+def test_on_cpus_only_the_forward_pass_is_a_convolution(energy):
+    """XLA has no fast code for other axes within a loop: gradients and tangents are products of matrices."""
+    x = jax.random.uniform(jax.random.key(0), (4, 9, 9, 1))
+    network = ska.Network((Conv(3, (3, 3), strides=2), Conv(2, (2, 2))))
+    weights = network.init(jax.random.key(1), x)
+    run = lambda w: ska.simulate(network, w, x, ska.Euler(0.1), steps=2, energy=energy).records
+    with jax.default_device(jax.devices("cpu")[0]):
+        program = jax.jit(lambda w: run(w).values).lower(weights).compile().as_text()
+    labels = set(re.findall(r"dim_labels=([\w>-]+)", program))
+    assert labels == {"b01f_01io->b01f"}
