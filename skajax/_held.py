@@ -11,7 +11,7 @@ VIEWS = frozenset(
 """What is the same array, or no array yet: of a type, only constants are converted."""
 STORED = LOOPS | {
     "concatenate", "conv_general_dilated", "dot_general", "gather", "pad", "rev", "scatter", "scatter-add",
-    "slice", "sort", "split", "transpose",
+    "optimization_barrier", "slice", "sort", "split", "transpose",
 }  # fmt: skip
 """What reads arrays from memory, and writes some; sums do too."""
 

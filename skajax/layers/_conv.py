@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -192,8 +192,12 @@ def _convolved_jvp(layer: Conv, primals: Any, tangents: Any) -> tuple[Array, Arr
     """
     (x, W), (xdot, Wdot) = primals, tangents
     still = lambda dot: isinstance(dot, jax.custom_derivatives.SymbolicZero)
-    convolve = lambda *pair: jax.lax.platform_dependent(
-        *pair, cpu=partial(_by_places, layer), default=lambda x, W: _convolved(x, W, layer)
+    # Gradients read x again, and not all the places that were cut of it.
+    convolve = jax.checkpoint(
+        lambda *pair: jax.lax.platform_dependent(
+            *pair, cpu=partial(_by_places, layer), default=lambda x, W: _convolved(x, W, layer)
+        ),
+        prevent_cse=False,
     )
     z = _convolved(x, W, layer)
     parts = [
@@ -217,10 +221,11 @@ def _by_places(layer: Conv, x: Array, W: Array) -> Array:
         end = [a + b + 1 for a, b in zip(first, last, strict=True)]
         return jax.lax.slice(x, (0, *first, 0), (x.shape[0], *end, x.shape[-1]), (1, *strides, 1))
 
-    products = [
+    products = (
         matrix_product(read(q), W[q], layer.precision) for q in np.ndindex(*_numbers(layer.window))
-    ]
-    return sum(products[1:], start=products[0])
+    )
+    # One after another, so that they are not all there at once.
+    return reduce(lambda z, more: jax.lax.optimization_barrier(z + more), products)
 
 
 def _spans(layer: Conv) -> list[int]:
