@@ -224,7 +224,10 @@ class _Problem(NamedTuple):
             weights, x = jax.tree.map(lambda a: jnp.asarray(a, precision), (self.weights, self.x))
             only_steps = not isinstance(method, Adaptive)  # Euler and its like record every step
             save_at = None if only_steps else ([self.T] if save_at is None else save_at)
-            run = simulate(self.network, weights, x, method, self.T, save_at=save_at, throw=throw)
+            run = simulate(
+                self.network, weights, x, method, self.T, save_at=save_at, throw=throw,
+                observe=DIAGNOSTICS if self.records else (),  # the same program for all runs
+            )  # fmt: skip
             return jax.tree.map(np.asarray, run)
 
     def recorded(
