@@ -12,7 +12,7 @@ def reproduce(*, out: str, seeds: int | None = None, quick: bool = False) -> int
     Args:
         out: Folder to write into; begin with its claims.html.
         seeds: Initialisations (default 16).
-        quick: 4 initialisations; most of the time goes into compiling, and stays.
+        quick: 4 initialisations; it saves little time.
     """
     import time
     from collections import Counter

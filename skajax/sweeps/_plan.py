@@ -358,10 +358,9 @@ def _kept(network: Network, shape: tuple[int, ...], dtype: np.dtype) -> int:
 def _arrays(method: AbstractMethod, net: bool) -> tuple[float | int, float]:
     """How many arrays like a lane's weights, and like its Z, a block holds.
 
-    What XLA plans on a CPU for the larger of its programs, that which begins or that which steps (of nine
-    networks drawn at random, of every kind of layer, 0.98 to 1.8 times as much as it does); and the weights
-    that it began with, once in a block whose program reads them throughout, otherwise twice. ``net``:
-    whether the Tensor Net is observed.
+    What XLA plans on a CPU for the larger of its programs, that which begins or that which steps; and the
+    weights that it began with, once in a block whose program reads them throughout, otherwise twice.
+    ``net``: whether the Tensor Net is observed.
     """
     if isinstance(method, Adaptive):
         stages = getattr(getattr(method.solver, "tableau", None), "num_stages", 1)
