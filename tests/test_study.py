@@ -11,7 +11,8 @@ import pytest
 import xarray as xr
 
 import skajax as ska
-from skajax.study import CLAIMS, Verdict, errors, experiments, gather, words
+from skajax._files import image
+from skajax.study import CLAIMS, Verdict, errors, experiments, figures, gather, words
 from skajax.study.claims import _claim, _invariance, _learning, _tensor_net, _theory, _timing
 from skajax.study.reproduce import reproduce
 
@@ -226,8 +227,24 @@ def test_reproduce_writes_everything(small, tmp_path):
         np.testing.assert_array_equal(
             runs["published/K50"]["entropy"], result.evidence.published[50].entropy
         )
-    figures = {path.name for path in (tmp_path / "out" / "figures").iterdir()}
-    assert {name.split("_")[1] for name in figures if name.startswith("figure_")} == set("123456")
+    drawn = {path.name for path in (tmp_path / "out" / "figures").iterdir()}
+    assert {name.split("_")[1] for name in drawn if name.startswith("figure_")} == set("123456")
+
+
+def test_nothing_on_a_figure_is_cut(evidence, tmp_path, monkeypatch):
+    """All that is drawn lies within the figure, in inches: titles, legends, labels, markers."""
+    room = []
+
+    def measured(figure, format):
+        figure.draw_without_rendering()
+        box, paper = figure.get_tightbbox(), figure.bbox_inches
+        room.append(min(box.x0, box.y0, paper.x1 - box.x1, paper.y1 - box.y1))
+        return image(figure, format)
+
+    monkeypatch.setattr(figures, "image", measured)
+    paths = list(figures.draw(evidence, tmp_path))
+    cut = [path.stem for path, least in zip(paths, room, strict=True) if least < 0]
+    assert len(paths) == 20 and cut == []
 
 
 @pytest.mark.parametrize("seeds", [0, 1, 2.5, True])

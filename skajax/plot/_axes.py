@@ -31,7 +31,7 @@ def label(observable: str | Observable, *, narrow: bool = False) -> str:
     """Name, symbol and unit for an axis; a pure number has no unit. Narrow for panels."""
     what = BY_NAME[observable] if isinstance(observable, str) else observable
     name, *qualifier = (what.label or what.name).split(", ")
-    quantity = what.symbol if what.unit == "1" else f"{what.symbol} ({what.unit})"
+    quantity = what.symbol if what.unit == "1" else f"{what.symbol} ({what.unit})".lstrip()
     parts = [name, quantity] if narrow else [f"{name} {quantity}"]
     return "\n".join(parts + qualifier)
 
@@ -88,6 +88,8 @@ def _grid(layers: int) -> AxesArray:
     rows = -(-layers // columns)
     size = (max(3.35 * columns, 4.4), 2.45 * rows + 0.45)
     figure, grid = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+    for ax in grid.flat:  # as many ticks at any width: the layout settles, and cuts no last label
+        ax.locator_params("x", nbins=6)
     for spare in grid.flat[layers:]:
         figure.delaxes(spare)
     return grid.ravel()[:layers]
@@ -166,11 +168,12 @@ def legend_beside(ax: Axes, handles: Sequence[Artist], **options: Any) -> None:
 
 
 def legend_above(ax: Axes, handles: Sequence[Artist]) -> None:
-    """A legend in a row above the axes, for those that have a colour bar to the right."""
+    """A legend of two columns above the axes, for those that have a colour bar to the right."""
     if handles:
         texts = [_in_a_row(handle) for handle in handles]
         place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0)}
-        ax.legend(handles, texts, **_PLAIN, ncols=len(handles), borderaxespad=0.2, **place)
+        columns = min(len(handles), 2)  # three entries are wider than the axes
+        ax.legend(handles, texts, **_PLAIN, ncols=columns, borderaxespad=0.2, **place)
 
 
 def legend_at_the_right(ax: Axes) -> None:

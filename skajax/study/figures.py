@@ -65,7 +65,7 @@ def _figures(evidence: Evidence) -> dict[str, tuple[str, Callable[[], object]]]:
         ),
         "figure_2_cosine": (
             "Figure 2: cosine alignment at fixed η K = 0.5, published rule\nover time; the paper: over the"
-            " passes K. Near layer 2's trough small errors in time are large ones in the cosine",
+            " passes K\nNear layer 2's trough small errors in time are large ones in the cosine",
             lambda: plot.comparison(published, "alignment", reference=limit),
         ),
         "figure_3_flow_against_knowledge": (
