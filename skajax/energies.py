@@ -15,6 +15,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import wadler_lindig as wl
 
 from skajax._checks import as_number, is_traced, require, require_positive
 from skajax._types import PerLayer, ScalarLike, Weights
@@ -89,7 +90,7 @@ class Sum(AbstractEnergy):
     """A sum of energies, each with a factor; made by ``+`` and ``*``. Its local terms stay local.
 
     >>> ska.energies.Entropy() + 0.1 * ska.energies.WeightDecay()
-    Sum(parts=((1.0, Entropy(own=True)), (0.1, WeightDecay(strength=1.0))))
+    Sum(parts=((1.0, Entropy(local=True)), (0.1, WeightDecay(strength=1.0))))
     """
 
     parts: tuple[tuple[ScalarLike, AbstractEnergy], ...]
@@ -146,6 +147,9 @@ class Entropy(AbstractEnergy):
         """``local``: whether no gradient crosses a layer."""
         require(isinstance(local, bool), "local", "be True or False", f"it was {local!r}")
         self.own = local
+
+    def __pdoc__(self, **options: Any) -> wl.AbstractDoc:
+        return as_made(self, options, local=self.own)
 
     @property
     def local(self) -> bool:
@@ -318,6 +322,10 @@ class Energy(AbstractEnergy):
         )
         self.function, self.own, self.reads = function, local, reads_weights
 
+    def __pdoc__(self, **options: Any) -> wl.AbstractDoc:
+        arguments = {"function": self.function, "local": self.own}
+        return as_made(self, options, **arguments, reads_weights=self.reads)
+
     @property
     def local(self) -> bool:
         """As it was made."""
@@ -342,6 +350,16 @@ class Energy(AbstractEnergy):
 
     def check(self, batch: Batch, Z: Any) -> None:
         """Nothing is known of it before it is called."""
+
+
+def as_made(energy: AbstractEnergy, options: dict[str, Any], /, **arguments: Any) -> wl.AbstractDoc:
+    """An energy by the arguments it was made with, as it prints; its fields keep the names that files know.
+
+    Checkpoints and stores of sweeps know an energy by its fields (:mod:`skajax._fingerprint`).
+    """
+    begin, end = wl.TextDoc(f"{type(energy).__name__}("), wl.TextDoc(")")
+    named = wl.named_objs(arguments.items(), **options)
+    return wl.bracketed(begin, named, wl.comma, end, options["indent"])
 
 
 def cross_entropy(z: Any, y: Any) -> Any:

@@ -5,10 +5,11 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import wadler_lindig as wl
 
 from skajax._checks import require
 from skajax._types import PerLayer, Weights
-from skajax.energies import AbstractEnergy
+from skajax.energies import AbstractEnergy, as_made
 from skajax.inputs import Batch
 from skajax.network import Trace
 
@@ -73,6 +74,10 @@ class Flow(AbstractEnergy):
             f"it was {energy!r}",
         )
         self.function, self.energy, self.reads = function, energy, reads_weights
+
+    def __pdoc__(self, **options: Any) -> wl.AbstractDoc:
+        arguments = {"function": self.function, "energy": self.energy}
+        return as_made(self, options, **arguments, reads_weights=self.reads)
 
     @property
     def local(self) -> None:

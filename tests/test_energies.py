@@ -8,6 +8,7 @@ import pytest
 from scipy.linalg import expm
 
 import skajax as ska
+from skajax._fingerprint import fingerprint
 
 E = ska.energies
 
@@ -212,6 +213,34 @@ def test_bad_energies_are_refused(untyped, energy, inputs, words):
     network, weights, x, y = problem()
     with pytest.raises(ValueError, match=words):
         ska.simulate(network, weights, inputs(x, y), ska.Euler(0.1), steps=2, energy=energy)
+
+
+@pytest.mark.parametrize(
+    "energy",
+    [
+        E.Entropy(),
+        E.Entropy(local=False),
+        E.Goodness(0.5),
+        E.CrossEntropy() + 0.1 * E.Entropy(local=False),
+    ],
+    ids=str,
+)
+def test_an_energy_prints_as_it_is_made(energy):
+    assert eval(repr(energy), vars(E)) == energy
+
+
+def test_functions_print_with_the_names_of_arguments():
+    function = lambda weights, trace, batch: weights
+    energy = ska.Energy(function, local=False, reads_weights=False)
+    flow = ska.Flow(function, energy=E.Entropy())
+    in_a_row = [" ".join(repr(each).split()) for each in (energy, flow)]
+    assert in_a_row[0].endswith(", local=False, reads_weights=False )")
+    assert in_a_row[1].endswith(", energy=Entropy(local=True), reads_weights=True )")
+
+
+def test_files_know_an_energy_by_the_digest_they_always_had():
+    digest = "b8949c83af3467d8b736ae3152a69e4279606aba081c47356ed06d59c6cd5aef"
+    assert fingerprint(E.Entropy()) == digest
 
 
 def test_the_published_rule_is_of_the_local_entropy():
