@@ -20,6 +20,7 @@ from skajax._checks import require
 from skajax._nodes import GRID, INTERVALS
 from skajax._solution import Reading, Solution
 from skajax._types import Float
+from skajax.methods._outcome import ENDED
 from skajax.trajectory import Trajectory
 
 __all__ = ["Kind", "Landmark", "crossings", "minima", "peaks", "series", "timeline"]
@@ -393,7 +394,10 @@ def _series(run: Trajectory, reading: Reading) -> tuple[np.ndarray, np.ndarray, 
     )
     # A lane of a batch that failed is NaN from there on.
     good = int(np.cumprod(np.isfinite(values).all(axis=1)).sum())
-    require(good >= 1, "run", "have at least one finite record", f"it ended so: {run.outcome}")
+    what = reading if isinstance(reading, str) else "what was asked for"
+    why = "" if int(run.outcome.code) in ENDED else f" ({run.outcome})"
+    but = lambda: f"the first of {len(t)}, at t = {t[0]:g}, has {what} {values[0]}{why}"
+    require(good >= 1, "run", "have at least one finite record", but)
     # Of a run that has not recorded ‖Z‖, landmarks do not tell it.
     Z = run.knowledge_norm if "knowledge_norm" in run.records else np.full((len(t), 1), np.nan)
     return t[:good], values[:good], np.asarray(Z, float)[:good]

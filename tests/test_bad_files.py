@@ -165,6 +165,8 @@ CASES = {
         (DATA, ("data.csv", "a,b\n1,2\n3,\n"), "the column 'b' has none in row 2"),
         (PLOT, changed(lambda run: run.assign(flow_norm=run.flow_norm * np.nan)),
          "at least one finite record"),
+        (INFO, changed(lambda run: run.assign(flow_norm=run.flow_norm * np.nan)),
+         "at least one finite record, but the first of 4, at t = 0, has flow_norm [nan nan]."),
     ],
     "misspelt keys": [
         (SWEEP, toml("steps", "stpes"), "run.stpes must be one of what run takes"),

@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     import numpy as np
     import xarray as xr
 
+    from skajax.landmarks import Landmark
     from skajax.sweeps._store import Status, Store
     from skajax.trajectory import Trajectory
 
@@ -44,9 +45,13 @@ def info(path: str, /) -> int:
         found = _dataset(path)
         form = found.attrs["format"]
         run = ska.load(path) if form.startswith("skajax trajectory") else None
+        peaks = () if run is None else _peaks(run)
         print(_groups(where) if form.startswith("skajax experiments") else found)
         if run is not None:
-            _print_run(run)
+            print(run)
+        for peak in peaks:
+            where = f"peaks at t = {peak.t:.4g}" if peak.interior else "has no peak within the run"
+            print(f"layer {peak.layer}: flow {where}")
         if form.startswith("skajax sweep"):
             _print_outcomes(found)
         if form.startswith("skajax checkpoint"):
@@ -184,14 +189,12 @@ def _print_outcomes(data: "xr.Dataset") -> None:
     print(", ".join(f"{count} {word}" for word, count in sorted(words.items())))
 
 
-def _print_run(run: "Trajectory") -> None:
+def _peaks(run: "Trajectory") -> "tuple[Landmark, ...]":
+    """Of the flow, if there is one run that has recorded it."""
     from skajax import landmarks
 
-    print(run)
     one = run.t.ndim == 1 and "flow_norm" in run.records and len(run.t) > 0
-    for peak in landmarks.peaks(run) if one else ():
-        where = f"peaks at t = {peak.t:.4g}" if peak.interior else "has no peak within the run"
-        print(f"layer {peak.layer}: flow {where}")
+    return landmarks.peaks(run) if one else ()
 
 
 def in_short(axis: "np.ndarray") -> str:
