@@ -415,11 +415,15 @@ BAD = {
     "a layer's rate": (
         BASE.replace("widths = [4, 3]", "layers = [{ layer = 'Dense', width = 3, rate = -1 }]")
         + GRID,
-        r"network\.layers\.rate must be a positive, finite number, .*it was -1",
+        r"network\.layers\[0\]\.rate must be a positive, finite number, .*it was -1",
     ),
     "a stage's rate": (
-        BASE.replace("widths = [4, 3]", "layers = [{ layer = 'Flatten', rate = 2 }]") + GRID,
-        r"network\.layers\.layer must be a layer .*it was Flatten",
+        BASE.replace(
+            "widths = [4, 3]",
+            "layers = [{ layer = 'Dense', width = 3 }, { layer = 'Flatten', rate = 2 }]",
+        )
+        + GRID,
+        r"network\.layers\[1\]\.rate must be given to layers alone, .*Flatten\(\) is a stage",
     ),
     "negative times": (
         BASE.replace("steps = 3", "save_at = [-1, 2]") + GRID,

@@ -78,7 +78,7 @@ def made(key: str, module: str, *names: str, also: str = "", then: Any = None) -
             known(f"one of what {table[key]} takes,", each, keys, at=each)
         number = rest.pop(also, 1)
         if isinstance(number, bool) or not isinstance(number, int | float):
-            raise refused("be a number", at=also)
+            raise refused("be a number", f"it was {number!r}", at=also)
         starred = [n for n, each in taken.parameters.items() if each.kind is each.VAR_POSITIONAL]
         listed = [each for name in starred for each in _listed(rest.pop(name, []))]
         if isinstance(rest.get("edges"), str):  # of a graph that skajax has
@@ -97,8 +97,10 @@ def made(key: str, module: str, *names: str, also: str = "", then: Any = None) -
 
 
 def _paced(layer: Any, rate: Any) -> Any:
-    from skajax.layers import Paced
+    from skajax.layers import Layer, Paced
 
+    if not isinstance(layer, Layer):
+        raise refused("be given to layers alone", f"{layer!r} is a stage", at="rate")
     return Paced(layer, rate)
 
 

@@ -4,6 +4,7 @@ import inspect
 import re
 import reprlib
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from typing import Any
 
 from pydantic import ValidationError, WrapValidator
@@ -42,6 +43,8 @@ def known(what: str, given: Any, names: Iterable[str], *, at: str = "") -> None:
 
 def passed_on(error: ValidationError | ValueError | TypeError) -> PydanticCustomError:
     """An error of what a value is made into, as the value's own."""
+    if isinstance(error, PydanticCustomError):
+        return error
     if isinstance(error, ValidationError):
         name, words, but, value = told(error)
         return refused(words, but or f"it was {short(value)}", at=name)
@@ -75,8 +78,13 @@ def told(error: ValidationError | PydanticCustomError) -> tuple[str, str, str, A
     else:
         is_table = kind in ("model_type", "model_attributes_type", "dict_type")
         words, but = (TABLE if is_table else f"fit ({first['msg'].lower()})"), ""
-    names = [str(part) for part in place if not isinstance(part, int)]
-    return ".".join(names), words, but, first["input"]
+    name = ""
+    for above, part in pairwise(["", *place]):
+        if not isinstance(part, int):
+            name += f".{part}"
+        elif above == "layers":  # the one list whose entries are told apart by their places
+            name += f"[{part}]"
+    return name.removeprefix("."), words, but, first["input"]
 
 
 def short(value: Any) -> str:
