@@ -1,11 +1,12 @@
 """Fills in the documentation's tables: ``python docs/make.py`` writes them, ``--check`` says which are old.
 
-A page has ``<!-- table: NAME -->`` where a table belongs; what follows, up to ``<!-- end of table -->``, is
-made here: of observables by the code, of measurements by ``benchmarks/results``, of the gallery by
+A page has ``<!-- table: NAME -->`` and ``<!-- end of table -->`` where a table belongs; what is between them
+is made here: of observables by the code, of measurements by ``benchmarks/results``, of the gallery by
 ``docs/figures.py``. So no number is written by hand.
 """
 
 import ast
+import itertools
 import json
 import pathlib
 import re
@@ -14,7 +15,8 @@ from collections.abc import Callable
 
 DOCS = pathlib.Path(__file__).parent
 RESULTS = DOCS.parent / "benchmarks" / "results"
-PLACE = re.compile(r"<!-- table: ([\w ]+) -->\n(?:.*?<!-- end of table -->\n)?", re.DOTALL)
+MARK = re.compile(r"<!-- (?:table: ([\w ]+)|end of table) -->\n")
+PLACE = re.compile(r"<!-- table: ([\w ]+) -->\n.*?<!-- end of table -->\n", re.DOTALL)
 
 
 def observables() -> str:
@@ -134,7 +136,11 @@ TABLES: dict[str, Callable[[], str]] = {
 
 
 def filled(text: str) -> str:
-    """A page with its tables made anew."""
+    """A page with its tables made anew; refused where one has no end, and would take what follows with it."""
+    marks = MARK.findall(text)  # the tables' names, and "" for their ends
+    for name, after in itertools.pairwise([*marks, None]):
+        if name and after != "":
+            raise SystemExit(f"the table {name!r} has no <!-- end of table --> of its own below it")
     return PLACE.sub(
         lambda found: (
             f"<!-- table: {found[1]} -->\n\n{TABLES[found[1]]()}\n<!-- end of table -->\n"

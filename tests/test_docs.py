@@ -113,16 +113,34 @@ def test_a_part_of_ones_own_takes_fifteen_lines(page):
     assert len(own) <= 15
 
 
-def test_tables_are_what_the_code_and_the_measurements_say():
+@pytest.fixture(scope="module")
+def make():
+    """The program that fills in the tables."""
     spec = importlib.util.spec_from_file_location("docs_make", DOCS / "make.py")
-    make = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(make)
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
+
+
+def test_tables_are_what_the_code_and_the_measurements_say(make):
     old = [
         page.name
         for page in DOCS.rglob("*.md")
         if make.filled(page.read_text()) != page.read_text()
     ]
     assert not old, f"python docs/make.py was not run: {old}"
+
+
+def test_a_table_without_an_end_takes_nothing_with_it(make):
+    begin, end = "<!-- table: observables -->\n", "<!-- end of table -->\n"
+    made = make.filled(f"before\n{begin}old\n{end}after\n")
+    assert made.startswith(f"before\n{begin}\n| name |") and made.endswith(f"{end}after\n")
+    assert "old" not in made and make.filled(made) == made
+    for text in (begin, f"{begin}mine\n{begin}old\n{end}", f"{begin}old\n{end}mine\n{begin}"):
+        with pytest.raises(
+            SystemExit, match=r"^the table 'observables' has no <!-- end of table -->"
+        ):
+            make.filled(text)
 
 
 def test_every_public_name_is_on_a_page_of_the_api():
