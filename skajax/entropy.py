@@ -33,20 +33,20 @@ __all__ = [
     "tensor_net_rate",
 ]
 
-F = TypeVar("F", bound=Callable[..., Any])
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 _LN2 = math.log(2.0)
 BITS = 1 / _LN2
 """Bits in a nat, 1/ln 2. A factor, because dividing an array costs several times as much."""
 
 
-def _differentiable(*slopes: Callable[..., Any]) -> Callable[[F], F]:
+def _differentiable(*slopes: Callable[..., Any]) -> Callable[[_Function], _Function]:
     """An elementwise function whose derivatives are given, by each argument: ``slope(value, *arguments)``.
 
     Jitted, so that it is traced once for each shape, however many programs have it.
     """
 
-    def decorate(function: F) -> F:
+    def decorate(function: _Function) -> _Function:
         known = jax.custom_jvp(function)
         known.defjvps(*map(_rule, slopes))
         return jax.jit(known)  # pyright: ignore[reportReturnType]
