@@ -260,13 +260,15 @@ def test_lists_of_names_are_whole():
         ("families --quick --seeds 0", {"quick": True, "seeds": [0]}),
         ("schedules --fractions 0.5 0.25 --accuracy 0.1",
          {"quick": False, "fractions": [0.5, 0.25], "accuracy": 0.1}),
+        ("tensor-net --quick --seeds 20", {"quick": True, "seeds": 20}),
     ],
 )  # fmt: skip
 def test_studies_with_data_of_their_own_get_their_arguments(line, given, monkeypatch, capsys):
-    name, *options = line.split()
+    kind, *options = line.split()
+    name = kind.replace("-", "_")
     asked = []
     monkeypatch.setattr(ska.study, name, lambda out, **more: asked.append((out, more)))
-    assert main(["study", name, "--out", "there", *options]) == 0
+    assert main(["study", kind, "--out", "there", *options]) == 0
     assert asked == [("there", given)] and f"{name}.md" in capsys.readouterr().out
 
 
@@ -305,6 +307,28 @@ def test_studies_of_the_users_data(line, given, monkeypatch, capsys, tmp_path):
     capsys.readouterr()
     assert main(["info", str(out)]) == 0
     assert f"skajax {name} 1" in capsys.readouterr().out
+
+
+def test_every_study_is_a_command():
+    commands = {command.__name__ for command in STUDIES}
+    alone = {"recommend", "reproduce"}  # read off a study; a command of its own
+    own = lambda name: getattr(getattr(ska.study, name), "__module__", "") == f"skajax.study.{name}"
+    named = {n for n in ska.study.__all__ if own(n) and not n.endswith("_table")}
+    assert commands == named - alone
+
+
+def test_the_control_of_the_tensor_net_is_kept_with_a_table(tmp_path, capsys):
+    out = tmp_path / "out"
+    assert (
+        main(["study", "net-control", "--out", str(out), "--quick", "--seeds", "1", "--quiet"]) == 0
+    )
+    kept = xr.load_dataset(out / "net_control.nc", engine="h5netcdf")
+    assert kept.sizes == {"kind": 3, "seed": 1, "layer": 2}
+    table = (out / "net_control.md").read_text(encoding="utf-8")
+    assert f"{kept.peak.values[0, 0, 1]:.6f}" in table
+    capsys.readouterr()
+    assert main(["info", str(out)]) == 0
+    assert "skajax net_control 1" in capsys.readouterr().out
 
 
 def test_a_study_that_runs(tmp_path, capsys):

@@ -14,9 +14,8 @@ if TYPE_CHECKING:
 LISTED = 20
 """Failures that are told one by one."""
 STUDIES = (
-    "architectures", "experiments", "families", "intrinsic", "invariance", "precision", "rules",
-    "schedules", "separation",
-    "setting", "synchronise", "work_precision",
+    "architectures", "experiments", "families", "intrinsic", "invariance", "net_control", "precision",
+    "rules", "schedules", "separation", "setting", "synchronise", "tensor net", "work_precision",
 )  # fmt: skip
 """What files of studies are called; experiments are those of reproduce."""
 

@@ -92,6 +92,43 @@ def families(*, out: str, quick: bool = False, seeds: Counts = None) -> int:
     return _whole("families", out, quick=quick, seeds=seeds)
 
 
+def tensor_net(*, out: str, quick: bool = False, seeds: int | None = None) -> int:
+    """How often each layer's Tensor Net crosses zero, and where, as simulated and as predicted before.
+
+    For example:
+
+        skajax study tensor-net --out tensor_net --seeds 20 --quick
+
+    Args:
+        out: Folder to write into, and to go on from.
+        quick: One small setting instead of five.
+        seeds: How many initialisations (default 200).
+    """
+    return _whole("tensor_net", out, quick=quick, seeds=seeds)
+
+
+def net_control(*, out: str, quick: bool = False, seeds: int | None = None) -> int:
+    """What a network learns if every layer's Tensor Net crosses zero, or none: from weights of chosen signs.
+
+    For example:
+
+        skajax study net-control --out net_control --seeds 2 --quick
+
+    Args:
+        out: Folder to write into.
+        quick: A small network and few images.
+        seeds: How many initialisations (default 8).
+    """
+    from skajax import study
+
+    folder = _folder("net_control", out)
+    data = study.net_control(quick=quick, **_given(seeds=seeds))
+    table = lambda data: (
+        f"Means over the seeds.\n\n{data.mean('seed').to_dataframe().to_string()}\n"
+    )
+    return _keep("net_control", out, folder, data, table)
+
+
 def invariance(
     config: str | None = None,
     /,
@@ -274,8 +311,8 @@ def work_precision(
 
 
 STUDIES = (
-    architectures, rules, precision, schedules, families, invariance, intrinsic, separation,
-    synchronise, work_precision,
+    architectures, rules, precision, schedules, families, tensor_net, net_control, invariance, intrinsic,
+    separation, synchronise, work_precision,
 )  # fmt: skip
 
 
@@ -301,13 +338,27 @@ def _of_problem(
     figure: Figure | None = None,
 ) -> int:
     """A study of the user's data and network, kept in the folder."""
-    from skajax._files import netcdf, put
-    from skajax._version import versions
     from skajax.cli._config import precision
 
     folder = _folder(name, out, settings.files())
     with precision(settings.dtype):
-        data = find(*settings.problem()).assign_attrs(format=f"skajax {name} 1", **versions())
+        data = find(*settings.problem())
+    return _keep(name, out, folder, data, table, figure)
+
+
+def _keep(
+    name: str,
+    out: str,
+    folder: Path,
+    data: "xr.Dataset",
+    table: Callable[["xr.Dataset"], str],
+    figure: Figure | None = None,
+) -> int:
+    """What a study has found, into its folder: numbers, a table, and a figure if it has one."""
+    from skajax._files import netcdf, put
+    from skajax._version import versions
+
+    data = data.assign_attrs(format=f"skajax {name} 1", **versions())
     put(netcdf(data), folder / f"{name}.nc")
     put(table(data).encode(), folder / f"{name}.md")
     if figure is not None:
