@@ -91,6 +91,27 @@ def test_both_spellings_of_eulers_method_agree(data):
     )
 
 
+def test_a_reference_for_float32_alone_is_as_good_to_it(data):
+    alone = work_precision(
+        *problem(),
+        t1=0.5,
+        precisions=["float32"],
+        solvers={"Bosh3": diffrax.Bosh3()},
+        tolerances=(1e-2, 1e-4, 1e-6),
+        fixed={},
+        records=3,
+        rounds=0,
+    )
+    assert (alone.attrs["reference"], data.attrs["reference"]) == (
+        "Dopri8, float64, rtol 1e-09",
+        "Dopri8, float64, rtol 1e-11",
+    )
+    both = data.sel(T=[0.5], precision=["float32"], solver=["Bosh3"])
+    for name in ("error", "observable_error"):
+        rounding = np.finfo(np.float32).eps
+        np.testing.assert_allclose(alone[name], both[name], rtol=0, atol=0.1 * rounding)
+
+
 def test_scales_multiply_the_weights():
     network, weights, x = problem()
     options = {"t1": 0.5, "solvers": {}, "fixed": {"Euler": diffrax.Euler()}, "budgets": (4,)}
