@@ -55,6 +55,10 @@ class Solution:
         """The knowledge at the run's start, from where the Tensor Net counts."""
         return _start(self.system, self._weights(0)) if needs_start(self.observables) else None
 
+    @cached_property
+    def _interpolant(self) -> Callable[[Scalar, Scalar, Weights], Any]:
+        return self.method.interpolant(self.system)
+
     def state(self, t: float) -> State:
         """The state at one time of the run."""
         with working(self.double):
@@ -137,7 +141,7 @@ class Solution:
             while len(self._curves) >= self._kept:
                 self._curves.pop(next(iter(self._curves)))
             step = jnp.asarray(self.t[k]), jnp.asarray(self.t[k + 1])
-            self._curves[k] = self.method.curve(self.system, *step, self._weights(k))
+            self._curves[k] = self._interpolant(*step, self._weights(k))
         return self._curves[k]
 
     def _weights(self, k: int) -> Weights:

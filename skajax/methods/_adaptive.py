@@ -1,5 +1,7 @@
 """The flow by Diffrax's solvers: what is asked of them, and what it comes to."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 import diffrax
@@ -198,12 +200,12 @@ class Adaptive(AbstractMethod):
         rtol = jnp.asarray(getattr(self.controller, "rtol", 1e-4), t1.dtype)
         return 8 * rtol ** (1 / order) / rate
 
-    def curve(self, system: System, t: Scalar, t_next: Scalar, weights: Weights) -> Any:
-        """The interpolant of a step that a run has made from these weights."""
+    def interpolant(self, system: System) -> Callable[[Scalar, Scalar, Weights], Any]:
+        """What gives the interpolant of a step: from its start's and end's times, and its first weights."""
         method = as_arrays(self, system.dtype)
         blind = Look((), (), None)
         integrator = Integrator(system, method.solver, method.controller, self.max_steps, blind)
-        return step_curve(integrator, t, t_next, weights)
+        return partial(step_curve, integrator)
 
     def _integrate(
         self,
