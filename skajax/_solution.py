@@ -14,7 +14,7 @@ from skajax._modes import working
 from skajax._types import Array, Float, Int, PerLayer, Scalar, Tensors, Weights
 from skajax.methods import Path, Resume
 from skajax.methods._adaptive import Adaptive
-from skajax.methods._method import end_state
+from skajax.methods._method import end_state, written
 from skajax.observables import PAPER, Observable, Observables, merged, needs_start, unread
 from skajax.system import Instant, State, System
 
@@ -186,7 +186,7 @@ def _read(
 
     def read(k: Int[Array, ""], rows: Any) -> Any:
         here = jax.jvp(at, (t[k],), (jnp.ones_like(t[k]),))
-        return jax.tree.map(lambda row, value: row.at[k].set(value), rows, here)
+        return written(rows, k, here)
 
     shape = jax.eval_shape(at, t[0])
     empty = jnp.zeros((len(t), *shape.shape), shape.dtype)

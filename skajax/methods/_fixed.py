@@ -43,6 +43,7 @@ from skajax.methods._method import (
     end_state,
     finite_layers,
     first_failure,
+    written,
 )
 from skajax.methods._outcome import Code, Outcome
 from skajax.observables import Observable, Observables, needs_start, observe
@@ -517,7 +518,7 @@ def _steps(
         (now, watch, buffer, k, _), _ = loop
         after, seen, record, verdict = take(method, system, look, now, watch)
         finite = record.finite.all()
-        buffer = jax.tree.map(lambda b, r: b.at[k].set(r), buffer, record)
+        buffer = written(buffer, k, record)
         verdict = verdict._replace(holds=verdict.holds & finite)
         if look.rule is not None:
             stay = lambda a, b: jnp.where(verdict.holds, a, b)

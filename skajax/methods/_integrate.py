@@ -25,9 +25,7 @@ from skajax.methods._counting import Count, counted
 from skajax.methods._examine import Past, examine, first_past
 from skajax.methods._fixed import Look
 from skajax.methods._lifted import Jumping, Lifted
-from skajax.methods._method import (
-    finite_flow,
-)
+from skajax.methods._method import finite_flow, written
 from skajax.methods._outcome import Code
 from skajax.methods._solvers import FROM_CONTROLLER, Controller, Solver
 from skajax.observables import Observable, Observables, needs_start, observe
@@ -431,15 +429,12 @@ def advance(
             c.before, c.accepted + keep.astype(int), tried, spent, watch,
         )  # fmt: skip
 
-        put = lambda buffer, value: jax.tree.map(
-            lambda b, v: b.at[k].set(jnp.where(keep, v, b[k])), buffer, value
-        )
         saved, times, records = leg.saved, buffers.t, buffers.records
         if integrator.saves == "steps":
             here = jax.tree.map(lambda b: jnp.zeros_like(b[0]), records)
             observed = lambda w: integrator.observe(jnp.asarray(t), w, c.before)
             here = lax.cond(keep, observed, lambda w: here, weights)
-            times, records = put((times, records), (t, here))
+            times, records = written((times, records), k, (t, here))
         else:
 
             def due(loop: Any) -> Bool[Array, ""]:
@@ -450,12 +445,12 @@ def advance(
                 # Inputs may jump between the step's end and the next one's start.
                 at = curve.evaluate(jnp.minimum(ts[n], t_next))
                 here = integrator.observe(ts[n], at, c.before)
-                records = jax.tree.map(lambda b, o: b.at[n].set(o), records, here)
-                return n + 1, times.at[n].set(ts[n]), records
+                return n + 1, *written((times, records), n, (ts[n], here))
 
             saved, times, records = lax.while_loop(due, save, (saved, times, records))
-        steps, attempts = put((buffers.steps, buffers.tried), (t, tried))
-        kept = put(buffers.weights, weights) if integrator.dense else None
+        # Of a step that is not kept it writes too: the next one is told of in its place.
+        steps, attempts = written((buffers.steps, buffers.tried), k, (t, tried))
+        kept = written(buffers.weights, k, weights) if integrator.dense else None
         buffers = Pieces(times, records, steps, attempts, kept)
         evaluations = controller.evaluations if isinstance(controller, Count) else None
         return Leg(

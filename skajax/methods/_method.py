@@ -232,6 +232,12 @@ def finite_flow(system: System, t: Scalar, weights: Weights) -> Bool[Array, " la
     return system.network.per_layer(bad) == 0
 
 
+def written(buffers: Any, k: Int[Array, ""], rows: Any) -> Any:
+    """Buffers with their k-th rows written; a k beyond the last row counts as the last."""
+    write = lambda buffer, row: jax.lax.dynamic_update_index_in_dim(buffer, row, k, 0)
+    return jax.tree.map(write, buffers, rows)
+
+
 def blanked(
     good: Bool[Array, " records"], t: Float[Array, " records"], records: Observables
 ) -> tuple[Float[Array, " records"], Observables]:

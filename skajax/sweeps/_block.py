@@ -31,7 +31,7 @@ from skajax.methods._fixed import (
     record_shape,
     take,
 )
-from skajax.methods._method import Request, end_state
+from skajax.methods._method import Request, end_state, written
 from skajax.methods._outcome import Code
 from skajax.stop import Verdict
 from skajax.system import System
@@ -231,7 +231,7 @@ def advance(
 
         def step(k: Int[Array, ""], chunk: _Chunk) -> _Chunk:
             after, seen, record, verdict = take(method, system, look, chunk.now, chunk.watch)
-            buffer = jax.tree.map(lambda b, r: b.at[k].set(r), chunk.records, record)
+            buffer = written(chunk.records, k, record)
             if look.rule is None:
                 return chunk._replace(now=after, watch=seen, records=buffer)
             # A lane that its rule has stopped stays, for as long as its block goes on.
