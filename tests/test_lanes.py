@@ -54,7 +54,7 @@ def test_numbers_of_any_library_are_numbers(kind):
     data = sweep(WEIGHTS, lambda dt: ska.Euler(dt), over=ska.grid(dt=NUMBERS[kind]([0.25, 0.1])))
     assert data.dt.dtype.kind == "f"
     one = ska.simulate(NETWORK, WEIGHTS, X, ska.Euler(0.1), steps=3)
-    np.testing.assert_array_equal(data.entropy.sel(dt=0.1), one.entropy)
+    np.testing.assert_allclose(data.entropy.sel(dt=0.1), one.entropy, rtol=1e-6)
 
 
 LABELLED = {
@@ -91,7 +91,7 @@ def test_keys_are_an_axis():
     keys = jax.random.split(jax.random.key(0), 2)
     data = sweep(lambda key: NETWORK.init(key, X), over=ska.grid(key=keys))
     one = ska.simulate(NETWORK, NETWORK.init(keys[1], X), X, EULER, steps=3)
-    np.testing.assert_array_equal(data.entropy[1], one.entropy)
+    np.testing.assert_allclose(data.entropy[1], one.entropy, rtol=1e-6)
 
 
 NO_AXES = {
@@ -200,7 +200,8 @@ def test_anything_that_can_be_called_is_a_function(kind):
 def test_classes_are_functions_too():
     data = ska.sweep(NETWORK, WEIGHTS, X, ska.Euler, over=ska.grid(dt=[0.2, 0.1]), steps=3)
     one = ska.simulate(NETWORK, WEIGHTS, X, EULER, steps=3)
-    np.testing.assert_array_equal(data.entropy.sel(dt=0.1), one.entropy)
+    # Lanes that run together may round otherwise, on some processors.
+    np.testing.assert_allclose(data.entropy.sel(dt=0.1), one.entropy, rtol=1e-6)
     data = ska.sweep(NETWORK, WEIGHTS, X, ska.Euler, t1=float, over=ska.grid(dt=[0.1], x=[1, 0.5]))
     assert np.isfinite(data.t).sum("record").values.tolist() == [[11, 6]]
 
@@ -240,7 +241,7 @@ def test_an_error_in_a_function_loses_its_lane_alone(kind, stored, tmp_path):
     told = data.outcome.sel(dt=0.2, seed=2).item()
     assert told.startswith(f"raised {name}: ") and told.endswith(", in lane 4 (dt = 0.2, seed = 2)")
     one = ska.simulate(NETWORK, start(3), X, ska.Euler(0.2), steps=3)
-    np.testing.assert_array_equal(data.entropy.sel(dt=0.2, seed=3), one.entropy)
+    np.testing.assert_allclose(data.entropy.sel(dt=0.2, seed=3), one.entropy, rtol=1e-6)
     if stored:
         status = Store.open(tmp_path).status()
         assert (status.done, status.failed, status.refused) == (4, 2, 0)
