@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from reference import SMALL, flow, forward, observables, solve, to_skajax
 
 import skajax as ska
 
@@ -157,3 +158,90 @@ def test_the_published_rule_needs_a_batch_at_rest(x64):
     network, weights, x = problem()
     with pytest.raises(ValueError, match="Argument x must be one batch at rest"):
         ska.simulate(network, weights, batches(x), ska.Published(0.05), steps=4)
+
+
+PERIOD = 0.5
+SCALED = np.random.default_rng(1).uniform(size=(12, 4)) * np.repeat([1.5, 1.0, 0.3], 4)[:, None]
+"""Three mini-batches in turn, of which every observable jumps from one to the next."""
+WEIGHTS = SMALL.numpy()[0][:1]
+ENDS = {
+    "for an instant, on the second jump": (ska.stop.FlowConverged(0.3055), 1.0),
+    "for a moment from the second jump on": (ska.stop.FlowConverged(0.307), 1.0),
+    "just before the third jump": (ska.stop.ResidenceTime(3.83), 1.47),
+    "from the fifth jump on": (ska.stop.ResidenceTime(4.3), 2.5),
+    "after the fifth jump": (ska.stop.ResidenceTime(4.7), 2.78),
+}
+"""Rules, and about when they first hold."""
+
+
+def turn(k):
+    return SCALED[4 * (k % 3) : 4 * (k % 3) + 4]
+
+
+def margin(rule, rows, k):
+    """Of row k by how much a rule holds: below 0 it does not."""
+    Z, flows = (
+        np.array([row[name] for row in rows[: k + 1]]) for name in ("knowledge_norm", "flow_norm")
+    )
+    if isinstance(rule, ska.stop.ResidenceTime):
+        return (Z[-1] / flows[-1]).min() - rule.time
+    return rule.fraction - (flows[-1] / flows.max(axis=0)).max()
+
+
+def seen(weights, x):
+    return observables(weights, flow(weights, x), x, weights)
+
+
+@pytest.fixture(scope="module")
+def course():
+    """The ODE through six mini-batches, 50 readings each: times, rows; each jump is there twice."""
+    weights, times, rows = WEIGHTS, [], []
+    for k in range(6):
+        within = np.linspace(0, PERIOD, 51)
+        path = solve(weights, turn(k), within)
+        times += list(PERIOD * k + within)
+        rows += [seen(each, turn(k)) for each in path]
+        weights = path[-1]
+    return times, rows
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_a_rule_ends_an_adaptive_run_by_readings_of_the_batch_at_hand(name, course, x64):
+    (rule, about), (times, rows) = ENDS[name], course
+    margins = [margin(rule, rows, k) for k in range(len(rows))]
+    k = next(k for k, each in enumerate(margins) if each >= 0)
+    t = times[k]
+    if times[k - 1] < t:  # not on a jump, but between two readings
+        t = np.interp(0, margins[k - 1 : k + 1], times[k - 1 : k + 1])
+    assert t == pytest.approx(about, abs=0.01) and t >= 2 * PERIOD
+    inputs = ska.MiniBatches(SCALED, size=4, period=PERIOD)
+    for rtol in (1e-4, 1e-8):
+        method = ska.Adaptive(rtol=rtol, atol=rtol / 100)
+        run = ska.simulate(
+            ska.mlp([5]), to_skajax(WEIGHTS), inputs, method, 4.0, until=rule, save_at="end"
+        )
+        assert run.outcome.stopped
+        assert float(run.final.t) == pytest.approx(t, abs=max(1e-4, 5 * rtol))
+
+
+@pytest.mark.parametrize("name", list(ENDS)[1:])  # the first is shorter than a step
+def test_a_rule_ends_eulers_run_by_readings_of_the_batch_at_hand(name, x64):
+    rule, about = ENDS[name]
+    dt, by_hand, rows = 0.01, WEIGHTS, []
+    for step in range(300):
+        x = turn(step // 50)
+        rows.append(seen(by_hand, x))
+        if margin(rule, rows, step) >= 0:
+            break
+        rates = flow(by_hand, x)
+        by_hand = [
+            (W + dt * dW, b + dt * db) for (W, b), (dW, db) in zip(by_hand, rates, strict=True)
+        ]
+    assert step * dt == pytest.approx(about, abs=0.03)
+    inputs = ska.MiniBatches(SCALED, size=4, period=PERIOD)
+    run = ska.simulate(
+        ska.mlp([5]), to_skajax(WEIGHTS), inputs, ska.Euler(dt), steps=300, until=rule
+    )
+    assert run.outcome.stopped and int(run.outcome.step) == step
+    for z, want in zip(run.final.Z, forward(by_hand, x)[0], strict=True):
+        np.testing.assert_allclose(z, want, rtol=1e-10)

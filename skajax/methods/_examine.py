@@ -293,7 +293,8 @@ class _Step(NamedTuple):
         wanted, aim = self.next_reading(s, ahead, top, turn, onset)
 
         inner = top.there | s.anew
-        found = onset.found | ((s.made >= READINGS) & verdict.holds & ~inner)
+        at_start = s.anew & verdict.holds
+        found = onset.found | at_start | ((s.made >= READINGS) & verdict.holds & ~inner)
         this = jnp.arange(len(s.done)) == top.which
         looked = s._replace(
             k=jnp.where(inner | found, s.k, s.k + 1),

@@ -399,6 +399,8 @@ def advance(
             assert c.watch is not None and integrator.rule is not None
             looking = integrator.rule
             memory, past = c.watch
+            # A step from a jump begins on it, a few roundings after the end of the one before.
+            past = past._replace(t=past.t.at[-1].set(c.t))
             read = lambda time: integrator.read(time, curve.evaluate(time), c.before)
 
             def examined(w: Weights) -> Any:
