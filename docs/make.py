@@ -130,7 +130,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "gallery": gallery,
     **{
         name: measured(name)
-        for name in ("step", "solvers", "sweeps", "prediction", "layers", "scale", "accelerator")
+        for name in ("first", "step", "solvers", "sweeps", "prediction", "layers", "scale", "accelerator")
     },
 }
 
