@@ -130,7 +130,16 @@ TABLES: dict[str, Callable[[], str]] = {
     "gallery": gallery,
     **{
         name: measured(name)
-        for name in ("first", "step", "solvers", "sweeps", "prediction", "layers", "scale", "accelerator")
+        for name in (
+            "first",
+            "step",
+            "solvers",
+            "sweeps",
+            "prediction",
+            "layers",
+            "scale",
+            "accelerator",
+        )
     },
 }
 
