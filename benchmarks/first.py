@@ -82,6 +82,7 @@ JOBS: dict[str, Callable[[], Callable[[Arrays], Any]]] = {
     "skajax, norms": skajax(observe=("weight_norm",)),
     "skajax, the default: all observables": skajax(),
 }
+CACHE = "JAX_COMPILATION_CACHE_DIR"
 BEFORE = ", compiled by an earlier process"
 
 
@@ -102,7 +103,7 @@ def main() -> None:
         for number in range(options.rounds + 1):
             for name in JOBS:
                 cold = run(name, file)
-                warm = run(name, file, JAX_COMPILATION_CACHE_DIR=str(Path(folder) / "compiled"))
+                warm = run(name, file, Path(folder) / "compiled")
                 if number:  # the first round fills the cache, and the system's of files
                     found.setdefault(name, []).append(cold)
                     found.setdefault(name + BEFORE, []).append(warm)
@@ -142,11 +143,13 @@ def write(folder: Path) -> Path:
     return folder / "start.npz"
 
 
-def run(name: str, file: Path, **environment: str) -> dict[str, float]:
-    """A job in a process of its own."""
+def run(name: str, file: Path, compiled: Path | None = None) -> dict[str, float]:
+    """A job in a process of its own, which keeps compiled programs in a folder, or nowhere."""
+    environment = {key: value for key, value in os.environ.items() if key != CACHE}
     told = subprocess.run(
         [sys.executable, __file__, "--job", name, str(file)],
-        env=os.environ | environment, stdout=subprocess.PIPE, text=True, check=True,
+        env=environment if compiled is None else environment | {CACHE: str(compiled)},
+        stdout=subprocess.PIPE, text=True, check=True,
     )  # fmt: skip
     return json.loads(told.stdout)
 

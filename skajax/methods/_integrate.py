@@ -450,7 +450,7 @@ def advance(
                 return n + 1, *written((times, records), n, (ts[n], here))
 
             saved, times, records = lax.while_loop(due, save, (saved, times, records))
-        # Of a step that is not kept it writes too: the next one is told of in its place.
+        # A rejected step writes its row too, which the next step overwrites.
         steps, attempts = written((buffers.steps, buffers.tried), k, (t, tried))
         kept = written(buffers.weights, k, weights) if integrator.dense else None
         buffers = Pieces(times, records, steps, attempts, kept)
