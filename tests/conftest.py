@@ -4,11 +4,21 @@ import gc
 import os
 from contextlib import contextmanager
 
+# The packages that skajax imports, before it does: from within the modules whose types are checked Python
+# does not find what it has compiled of them, and compiles them anew, for ten seconds of each process.
+import diffrax  # noqa: F401
 import equinox
+import h5netcdf  # noqa: F401
 import hypothesis
 import jax
 import jaxtyping
+import markdown_it  # noqa: F401
+import matplotlib.pyplot
+import networkx  # noqa: F401
 import pytest
+import scipy.signal
+import scipy.stats
+import xarray  # noqa: F401
 
 # Nearly all of the suite's time is the compiler's, on programs that run for microseconds: unoptimised
 # and without XLA's slower way of emitting fusions they take a sixth of it.
