@@ -192,7 +192,9 @@ def _snapshots_published(
     K = round(T / PAPER_DT)
     counts = np.linspace(0, K, INSTANTS + 1).astype(int)[1:]
     method = Published(PAPER_DT)
-    ends = [simulate(network, weights, x, method, steps=int(k) + 1).final for k in counts]
+    ends = [
+        simulate(network, weights, x, method, steps=int(k) + 1, observe=()).final for k in counts
+    ]
     return _snapshots(network, weights, x, ends)
 
 
@@ -204,7 +206,8 @@ def _snapshots_continuous(
     for _ in range(INSTANTS):
         start = ends[-1].weights if ends else weights
         with unwarned():  # where it goes on, layers may well be saturated
-            ends.append(simulate(network, start, x, method, steps=500 // INSTANTS).final)
+            run = simulate(network, start, x, method, steps=500 // INSTANTS, observe=())
+            ends.append(run.final)
     return _snapshots(network, weights, x, ends)
 
 
