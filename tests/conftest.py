@@ -1,24 +1,15 @@
 """Strict promotion, double precision where asked for, and one seed for every random test."""
 
 import gc
+import importlib
 import os
 from contextlib import contextmanager
 
-# The packages that skajax imports, before it does: from within the modules whose types are checked Python
-# does not find what it has compiled of them, and compiles them anew, for ten seconds of each process.
-import diffrax  # noqa: F401
 import equinox
-import h5netcdf  # noqa: F401
 import hypothesis
 import jax
 import jaxtyping
-import markdown_it  # noqa: F401
-import matplotlib.pyplot
-import networkx  # noqa: F401
 import pytest
-import scipy.signal
-import scipy.stats
-import xarray  # noqa: F401
 
 # Nearly all of the suite's time is the compiler's, on programs that run for microseconds: unoptimised
 # and without XLA's slower way of emitting fusions they take a sixth of it.
@@ -34,6 +25,12 @@ if "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ:
 
 # Tracing makes many objects that live long: looked through for garbage less often, it is a tenth faster.
 gc.set_threshold(50_000, 20, 20)
+
+# What skajax imports, before it does: from within modules whose types are checked, Python does not find
+# what it has compiled of other packages, and compiles them anew, for five seconds.
+for package in ("diffrax", "h5netcdf", "markdown_it", "matplotlib.pyplot", "networkx", "scipy.signal",
+                "scipy.stats", "xarray"):  # fmt: skip
+    importlib.import_module(package)
 
 # A float64 that becomes float32, or a missing axis that broadcasts, is an error everywhere.
 jax.config.update("jax_numpy_dtype_promotion", "strict")
