@@ -6,22 +6,26 @@ interpolant by Brent's method, to 1e-7 of the run's time in float64, and whateve
 
 Of any other run they are read off the records, in float64: between records an extremum is that of
 the parabola through the three around it, and a crossing that of the straight line through two,
-with errors of third and second order in the spacing of the records.
+with errors of third and second order in the spacing of the records. So they are of one lane of a sweep,
+``data.sel(seed=0)``, or of a run's dataset.
 """
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.polynomial import Polynomial
 
 from skajax._checks import require
 from skajax._nodes import GRID, INTERVALS
-from skajax._solution import Reading, Solution
+from skajax._recorded import Recorded, recorded
+from skajax._solution import Reading
 from skajax._types import Float
-from skajax.methods._outcome import ENDED
 from skajax.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    import xarray
 
 __all__ = ["Kind", "Landmark", "crossings", "minima", "peaks", "series", "timeline"]
 
@@ -68,7 +72,7 @@ class Landmark(NamedTuple):
 
 
 def peaks(
-    run: Trajectory, observable: Reading = "flow_norm", *, every: bool = False
+    run: "Trajectory | xarray.Dataset", observable: Reading = "flow_norm", *, every: bool = False
 ) -> tuple[Landmark, ...]:
     """The largest value of an observable, one landmark a layer; by default the flow's peak (fig. 4).
 
@@ -78,11 +82,11 @@ def peaks(
     >>> [f"{peak.t:.1f}" for peak in ska.landmarks.peaks(run)]
     ['0.1', '2.1']
     """
-    return _extrema(run, _source(run, observable), +1, every)
+    return _extrema(_source(run, observable), +1, every)
 
 
 def minima(
-    run: Trajectory, observable: Reading = "entropy_rate", *, every: bool = False
+    run: "Trajectory | xarray.Dataset", observable: Reading = "entropy_rate", *, every: bool = False
 ) -> tuple[Landmark, ...]:
     """The smallest value of an observable, one a layer; by default the paper's entropy minima.
 
@@ -93,10 +97,12 @@ def minima(
     >>> [f"{low.t:.1f}" for low in ska.landmarks.minima(run, "entropy_rate")]
     ['0.1', '2.1']
     """
-    return _extrema(run, _source(run, observable), -1, every)
+    return _extrema(_source(run, observable), -1, every)
 
 
-def crossings(run: Trajectory, observable: Reading = "tensor_net_rate") -> tuple[Landmark, ...]:
+def crossings(
+    run: "Trajectory | xarray.Dataset", observable: Reading = "tensor_net_rate"
+) -> tuple[Landmark, ...]:
     """Every zero crossing of an observable, by layer and then by time, with its direction.
 
     By default the green dots of figures 5 and 6, which show the Tensor Net's rate in the published
@@ -107,11 +113,11 @@ def crossings(run: Trajectory, observable: Reading = "tensor_net_rate") -> tuple
     >>> [event.layer for event in ska.landmarks.crossings(run, fast)]
     [1, 2]
     """
-    return _crossings(run, _source(run, observable))
+    return _crossings(_source(run, observable))
 
 
 def timeline(
-    run: Trajectory,
+    run: "Trajectory | xarray.Dataset",
     observable: Reading = "tensor_net_rate",
     *,
     kinds: Iterable[Kind] = ("peak", "minimum", "crossing"),
@@ -127,9 +133,9 @@ def timeline(
     [2, 1, 2]
     """
     find = {
-        "peak": lambda source: _extrema(run, source, +1, True),
-        "minimum": lambda source: _extrema(run, source, -1, True),
-        "crossing": lambda source: _crossings(run, source),
+        "peak": lambda source: _extrema(source, +1, True),
+        "minimum": lambda source: _extrema(source, -1, True),
+        "crossing": lambda source: _crossings(source),
     }
     kinds = tuple(kinds)
     known = set(kinds) <= set(find)
@@ -140,7 +146,7 @@ def timeline(
 
 
 def series(
-    run: Trajectory, observable: Reading
+    run: "Trajectory | xarray.Dataset", observable: Reading
 ) -> tuple[Float[np.ndarray, " samples"], Float[np.ndarray, "samples layers"]]:
     """Times and values that landmarks are found among: of a dense run, some within each step.
 
@@ -173,6 +179,10 @@ class _Source(Protocol):
 
     t: Float[np.ndarray, " samples"]
     values: Float[np.ndarray, "samples layers"]
+    steps: Float[np.ndarray, " steps"]
+    """Times of the records, of a dense run of its steps."""
+    dt: float | None
+    """The method's step, if it has one."""
 
     def crossings(self, places: Sequence[_Place]) -> list[float]:
         """Where it is zero, between samples of opposite signs."""
@@ -190,8 +200,9 @@ class _Source(Protocol):
 class _Records:
     """The records of a run."""
 
-    def __init__(self, run: Trajectory, reading: Reading) -> None:
+    def __init__(self, run: Recorded, reading: Reading) -> None:
         self.t, self.values, self.Z = _series(run, reading)
+        self.steps, self.dt = np.asarray(run.t, float), run.dt
 
     def crossings(self, places: Sequence[_Place]) -> list[float]:
         found = []
@@ -235,9 +246,11 @@ class _Dense:
     where landmarks are, and what it is off by there, read, mends it.
     """
 
-    def __init__(self, solution: Solution, reading: Reading) -> None:
-        self.solution, self.reading = solution, reading
-        t, *read = solution.sample(reading, KNOTS)
+    def __init__(self, run: Trajectory, reading: Reading) -> None:
+        assert run.path is not None
+        self.solution, self.reading = run.solution(), reading
+        self.steps, self.dt = np.asarray(run.path.t, float), run.parameters.get("dt")
+        t, *read = self.solution.sample(reading, KNOTS)
         within = np.arange(0, len(t) - 1, KNOTS)[:, None] + np.arange(KNOTS + 1)
         self.ends = t[within[:, [0, -1]]]
         half = np.diff(self.ends)[..., None] / 2
@@ -323,22 +336,26 @@ class _Dense:
         return roots
 
 
-def _source(run: Trajectory, reading: Reading) -> _Source:
-    solves = run.dense and run.path is not None and len(run.path.t) > 1
-    known = run.solution().observables if solves else run.observe
-    per_layer = [each.name for each in known if each.per_layer]
+def _source(run: Any, reading: Reading) -> _Source:
+    solves = isinstance(run, Trajectory) and run.dense
+    if solves and run.path is not None and len(run.path.t) > 1:
+        _check(reading, [each.name for each in run.solution().observables if each.per_layer])
+        return _Dense(run, reading)
+    found = recorded(run)
+    _check(reading, list(found.per_layer))
+    return _Records(found, reading)
+
+
+def _check(reading: Reading, names: list[str]) -> None:
     require(
-        callable(reading) or reading in per_layer,
+        callable(reading) or reading in names,
         "observable",
-        f"be one of {per_layer}, or a function of Observables",
+        f"be one of {names}, or a function of Observables",
         f"it was {reading!r}",
     )
-    if solves:
-        return _Dense(run.solution(), reading)
-    return _Records(run, reading)
 
 
-def _crossings(run: Trajectory, source: _Source) -> tuple[Landmark, ...]:
+def _crossings(source: _Source) -> tuple[Landmark, ...]:
     changes = [
         (column, before, after, int(np.sign(series[after])))
         for column, series in enumerate(source.values.T)
@@ -353,10 +370,10 @@ def _crossings(run: Trajectory, source: _Source) -> tuple[Landmark, ...]:
         middle = float(source.t[before + 1] + source.t[after - 1]) / 2
         time = times.get((column, before), middle)
         points.append(_Point(column, time, 0.0, direction, True, "crossing"))
-    return _landmarks(run, source, points)
+    return _landmarks(source, points)
 
 
-def _extrema(run: Trajectory, source: _Source, sign: int, every: bool) -> tuple[Landmark, ...]:
+def _extrema(source: _Source, sign: int, every: bool) -> tuple[Landmark, ...]:
     kind: Kind = "peak" if sign > 0 else "minimum"
     points = [_Point(column, t, y, 0, True, kind) for column, t, y in source.turns(sign)]
     if not every:
@@ -370,22 +387,12 @@ def _extrema(run: Trajectory, source: _Source, sign: int, every: bool) -> tuple[
             max((p for p in (*points, *edges) if p.column == column), key=lambda p: sign * p.value)
             for column in range(source.values.shape[1])
         ]
-    return _landmarks(run, source, points)
+    return _landmarks(source, points)
 
 
-def _series(run: Trajectory, reading: Reading) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    require(
-        np.ndim(run.t) == 1 and len(run.t) >= 1,
-        "run",
-        "be one run with at least one record",
-        f"its times have the shape {np.shape(run.t)}"
-        " (of a batch of runs, take one: jax.tree.map(lambda a: a[0], runs))",
-    )
-    t = np.asarray(run.t, float)
-    if isinstance(reading, str):
-        values = np.asarray(run[reading], float)
-    else:
-        values = np.asarray(reading(run.observables), float)
+def _series(run: Recorded, reading: Reading) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    t, found = np.asarray(run.t, float), run.records
+    values = np.asarray(found[reading] if isinstance(reading, str) else reading(found), float)
     require(
         values.ndim == 2 and len(values) == len(t),
         "observable",
@@ -395,25 +402,23 @@ def _series(run: Trajectory, reading: Reading) -> tuple[np.ndarray, np.ndarray, 
     # A lane of a batch that failed is NaN from there on.
     good = int(np.cumprod(np.isfinite(values).all(axis=1)).sum())
     what = reading if isinstance(reading, str) else "what was asked for"
-    why = "" if int(run.outcome.code) in ENDED else f" ({run.outcome})"
+    why = "" if run.failure is None else f" ({run.failure})"
     but = lambda: f"the first of {len(t)}, at t = {t[0]:g}, has {what} {values[0]}{why}"
     require(good >= 1, "run", "have at least one finite record", but)
     # Of a run that has not recorded ‖Z‖, landmarks do not tell it.
-    Z = run.knowledge_norm if "knowledge_norm" in run.records else np.full((len(t), 1), np.nan)
+    Z = found["knowledge_norm"] if "knowledge_norm" in found else np.full((len(t), 1), np.nan)
     return t[:good], values[:good], np.asarray(Z, float)[:good]
 
 
-def _landmarks(run: Trajectory, source: _Source, points: Sequence[_Point]) -> tuple[Landmark, ...]:
+def _landmarks(source: _Source, points: Sequence[_Point]) -> tuple[Landmark, ...]:
     if not points:
         return ()
-    dt = float(run.parameters.get("dt", PAPER_DT))
-    dense = run.dense and run.path is not None
-    t = np.asarray(run.path.t if dense and run.path is not None else run.t, float)
+    dt, steps = PAPER_DT if source.dt is None else float(source.dt), source.steps
     return tuple(
         Landmark(
             layer=point.column + 1,
             t=float(point.t),
-            step=float(np.interp(point.t, t, np.arange(len(t)))),
+            step=float(np.interp(point.t, steps, np.arange(len(steps)))),
             K=1 + float(point.t) / dt,
             value=float(point.value),
             knowledge_norm=norm,
