@@ -10,11 +10,12 @@ import xarray as xr
 from skajax import data, landmarks, timescales
 from skajax._checks import is_whole, require
 from skajax._progress import each
-from skajax._simulate import simulate
+from skajax._types import Weights
 from skajax._version import versions
 from skajax.methods import Adaptive
 from skajax.network import mlp
 from skajax.study.separation import fisher_ratio, held_out, probe_accuracy
+from skajax.sweeps import grid, sweep
 
 __all__ = ["net_control"]
 
@@ -46,23 +47,28 @@ def net_control(*, seeds: int = 8, quick: bool = False) -> xr.Dataset:
     require(is_whole(seeds), "seeds", "be a whole number, at least 1", f"it was {seeds!r}")
     x, y = data.mnist_subset(per_class=10 if quick else 100)
     images, network = jnp.asarray(x), mlp([32, 16] if quick else [256, 128, 64, 10])
+
+    def draw(kind: str, seed: int) -> Weights:
+        weights, share = network.init(jax.random.key(seed), images), KINDS[kind]
+        return weights if share is None else timescales.signed(network, weights, images, share)
+
+    lanes: Any = sweep(
+        network, draw, images, Adaptive(), T1, over=grid(seed=range(seeds), kind=list(KINDS)),
+        save_at=np.linspace(0, T1, RECORDS), final=True,
+        observe=("entropy", "flow_norm", "knowledge_norm", "tensor_net_rate"),
+    )  # fmt: skip
     rows, inputs = [], []
     for seed in each(range(seeds), "seeds", seeds):
-        start, test = network.init(jax.random.key(seed), images), held_out(y, 0.3, seed)
+        test = held_out(y, 0.3, seed)
         inputs.append((fisher_ratio(x, y), probe_accuracy(x, y, test)))
-        for share in KINDS.values():
-            weights = start if share is None else timescales.signed(network, start, images, share)
-            run = simulate(
-                network, weights, images, Adaptive(), T1, save_at=np.linspace(0, T1, RECORDS),
-                observe=("entropy", "flow_norm", "knowledge_norm", "tensor_net_rate"),
-            )  # fmt: skip
+        for kind in KINDS:
+            run = lanes.sel(seed=seed, kind=kind)
             found = landmarks.crossings(run)
-            layers = range(1, len(network.layers) + 1)
-            D = [np.asarray(d) for d in run.final.D]
+            D = [run[f"final_D_{n}"].values for n in range(len(network.layers))]
             rows.append(
                 (
-                    [sum(c.layer == layer for c in found) for layer in layers],
-                    np.asarray(run.entropy[-1] / run.entropy[0]),
+                    [sum(c.layer == layer for c in found) for layer in run.layer.values],
+                    run.entropy[-1] / run.entropy[0],
                     [peak.t for peak in landmarks.peaks(run)],
                     [fisher_ratio(d, y) for d in D],
                     [probe_accuracy(d, y, test) for d in D],

@@ -14,12 +14,12 @@ from skajax import landmarks, timescales
 from skajax._checks import is_whole, require
 from skajax._files import netcdf, put
 from skajax._progress import each
-from skajax._simulate import simulate
 from skajax._types import Sign
 from skajax._version import versions
 from skajax.methods import Adaptive
 from skajax.study.kept import check_settings, described, kept, open_folder
 from skajax.study.settings import QUICK, Setting
+from skajax.sweeps import grid, sweep
 from skajax.timescales._tensor_net import MODES, TensorNet, answers
 
 __all__ = ["tensor_net", "tensor_net_table"]
@@ -112,14 +112,16 @@ def _setting(setting: Setting, seeds: int) -> xr.Dataset:
     drawn = answers(network, None, x, SIGNS, t1, known, jax.random.key(OTHER), seeds)
     times = np.append(np.asarray(drawn[0].t, float)[:-1:EVERY], t1)
     method = Adaptive(rtol=RTOL, atol=RTOL / 100)
+    draw = lambda seed: network.init(jax.random.key(seed), x)
+    lanes: Any = sweep(
+        network, draw, x, method, t1, over=grid(seed=range(seeds)), save_at=times,
+        observe=("knowledge_norm", *READ),
+    )  # fmt: skip
     rows: dict[str, list[Any]] = {name: [] for name in ("measured", "reduced", "law", "share")}
     for seed in each(range(seeds), "seeds", seeds):
-        weights = network.init(jax.random.key(seed), x)
-        run = simulate(
-            network, weights, x, method, t1, save_at=times, observe=("knowledge_norm", *READ)
-        )
+        run = lanes.sel(seed=seed)
         rows["measured"].append([_last(landmarks.crossings(run, name), network) for name in READ])
-        foreseen = answers(network, weights, x, SIGNS, t1, known)
+        foreseen = answers(network, draw(seed), x, SIGNS, t1, known)
         rows["reduced"].append([_answer(found, "reduced") for found in foreseen])
         rows["law"].append([_answer(found, "law") for found in foreseen])
         rows["share"].append(np.asarray(foreseen[0].share))
