@@ -360,7 +360,8 @@ def test_runs_of_ones_own_potential_are_those_of_the_named_decision():
         "named": (ska.Dense(4, scale=0.5), ska.Dense(3, scale=0.5, decision="softmax")),
     }.items():
         network, weights, x = problem(*layers)
-        run[name] = ska.simulate(network, weights, x, ska.Euler(0.1), steps=4)
+        observe = ("entropy", "energy", "transport", "tensor_net", "tensor_net_rate_equation")
+        run[name] = ska.simulate(network, weights, x, ska.Euler(0.1), steps=4, observe=observe)
     checks.close(run["own"].records.values, run["named"].records.values, 1e-11)
 
 
@@ -464,22 +465,19 @@ def test_the_local_flow_of_a_softmax_layer():
         checks.close(ska.flow(network, weights, jnp.asarray(x)), (x.T @ pull, pull.sum(0)), 1e-12)
 
 
-@pytest.mark.parametrize("name", ["softmax", "tanh"])
-def test_closed_forms_along_an_entropy_run(name):
+def test_closed_forms_along_an_entropy_run():
     """Entropy, both Nets and the energy are their integrated rates."""
-    layers = (ska.Dense(4, scale=0.8), ska.Dense(3, scale=0.8, decision=name))
+    layers = [ska.Dense(4, scale=0.8, decision=name) for name in ("sigmoid", "tanh", "softmax")]
     checks.check_closed_forms(*problem(*layers))
 
 
-@pytest.mark.parametrize("name", ["tanh", "relu", "identity"])
-def test_closed_forms_along_a_supervised_run(name):
+def test_closed_forms_along_a_supervised_run():
     """Softmax on top; the relu's neurons keep their signs, because D' is not integrated across its jump."""
-    network, weights, x = problem(
-        ska.Dense(4, scale=0.3, decision=name), ska.Dense(3, scale=0.8, decision="softmax")
-    )
+    names = ("relu", "identity", "tanh", "softmax")
+    network, weights, x = problem(*(ska.Dense(4, scale=0.3, decision=name) for name in names))
     hidden = weights[0]._replace(b=jnp.asarray([3.0, -3.0, 3.5, 3.2]))
     batch = ska.Batch(x, jnp.arange(6) % 3)
-    checks.check_closed_forms(network, (hidden, weights[1]), batch, energy=E.CrossEntropy())
+    checks.check_closed_forms(network, (hidden, *weights[1:]), batch, energy=E.CrossEntropy())
 
 
 def test_cross_entropy_pulls_a_softmax_by_what_it_is_off():
@@ -523,7 +521,8 @@ def published(weights, x, dt, passes):
 def test_the_published_rule_with_a_softmax_on_top():
     layers = (ska.Dense(4, scale=0.8), ska.Dense(3, scale=0.8, decision="softmax"))
     network, weights, x = problem(*layers)
-    run = ska.simulate(network, weights, x, ska.Published(0.1), steps=20)
+    observe = ("entropy", "tensor_net", "tensor_net_equation")
+    run = ska.simulate(network, weights, x, ska.Published(0.1), steps=20, observe=observe)
     rows, W = published(weights, np.asarray(x), 0.1, 20)
     assert len(run.t) == len(rows) == 19
     np.testing.assert_allclose(run.entropy, [H for H, _ in rows], rtol=0, atol=1e-10)
@@ -536,7 +535,8 @@ def test_theory_of_the_flow_holds_for_any_decision():
     layers = (ska.Dense(4, scale=0.8, decision="tanh"), ska.Dense(3, scale=0.8, decision="softmax"))
     network, weights, x = problem(*layers)
     velocity = ska.flow(network, weights, x)
-    run = ska.simulate(network, weights, x, ska.Euler(0.01), steps=1)
+    observe = ("entropy", "dissipation", "transport")
+    run = ska.simulate(network, weights, x, ska.Euler(0.01), steps=1, observe=observe)
     rates = ska.variational.energy_rates(network, weights, velocity, x)
     np.testing.assert_allclose(rates.dissipation, run.dissipation[0], rtol=1e-12)
     np.testing.assert_allclose(rates.transport, run.transport[0], rtol=1e-12, atol=1e-15)
@@ -560,7 +560,7 @@ def test_theory_of_sigmoid_stacks_refuses_others():
 
 def test_only_sigmoid_layers_are_said_to_begin_saturated(recwarn):
     network, weights, x = problem(ska.Dense(4, scale=30.0, decision="tanh"))
-    ska.simulate(network, weights, x, ska.Euler(0.01), steps=1)
+    ska.simulate(network, weights, x, ska.Euler(0.01), steps=1, observe=("entropy",))
     assert not [w for w in recwarn if issubclass(w.category, ska.SkajaxWarning)]
 
 
