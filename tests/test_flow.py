@@ -11,7 +11,7 @@ import pytest
 import reference as ref
 from hypothesis import given
 from hypothesis import strategies as st
-from reference import LN2, PROBLEMS
+from reference import LN2
 
 import skajax as ska
 from skajax.methods._fixed import Look, begin, take
@@ -19,7 +19,9 @@ from skajax.observables import NAMES, PAPER, observe
 
 PRODUCT = 512  # batch and widths of the networks whose matrix products are counted
 
-each_problem = pytest.mark.parametrize("problem", PROBLEMS, ids=lambda p: p.name)
+each_problem = pytest.mark.parametrize(
+    "problem", [ref.SAMPLE, ref.ODD, ref.DEEP], ids=lambda p: p.name
+)
 
 
 @pytest.fixture(autouse=True)
@@ -130,10 +132,9 @@ def test_any_layer_flows_down_its_own_entropy():
     assert_close(flow, jax.tree.map(jnp.negative, gradient), atol=1e-12)
 
 
-@pytest.mark.parametrize("problem", [ref.SMALL, ref.ODD], ids=lambda p: p.name)
-def test_tangents_are_the_product_rule(problem):
-    network, weights, x = problem.arrays()
-    numbers, samples = problem.numpy()
+def test_tangents_are_the_product_rule():
+    network, weights, x = ref.ODD.arrays()
+    numbers, samples = ref.ODD.numpy()
     rng = np.random.default_rng(5)
     velocity = [(rng.normal(size=W.shape), rng.normal(size=b.shape)) for W, b in numbers]
     tangents = jax.jit(ska.tangents, static_argnums=0)
@@ -253,10 +254,10 @@ def test_nothing_is_computed_twice():
     assert step(ska.Published(jnp.float32(0.1))) == 8
 
 
-# Properties of random networks. Each shape is compiled once, so there are few, and many draws of
-# weights, scales and inputs: widths 1 to 7, depths 1 to 4, batches 1 to 9.
+# Properties of random networks. Each shape is compiled once, so there are two, and many draws of
+# weights, scales and inputs.
 
-SHAPES = ((3, (5,), 4), (2, (6, 1), 8), (5, (2, 7, 4), 1), (7, (1, 4, 3, 2), 9))
+SHAPES = ((2, (6, 1), 8), (5, (2, 7, 4), 1))
 
 
 @st.composite

@@ -176,7 +176,8 @@ def test_the_papers_axis(template):
 
 def test_a_published_runs_landmarks_are_on_the_papers_axis():
     network, weights, x = ref.DEEP.arrays()
-    run = ska.simulate(network, weights, x, ska.Published(0.05), steps=400)
+    observe = ("flow_norm", "knowledge_norm")
+    run = ska.simulate(network, weights, x, ska.Published(0.05), steps=400, observe=observe)
     for found in landmarks.peaks(run):
         assert found.interior
         best = int(np.argmax(run.flow_norm[:, found.layer - 1]))
