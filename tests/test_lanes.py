@@ -29,7 +29,13 @@ def start(seed):
 
 def sweep(weights=start, method=EULER, over=None, **options):
     over = {"seed": range(3)} if over is None else over
-    return ska.sweep(NETWORK, weights, X, method, **{"steps": 3, "at_once": 1} | options, over=over)
+    usual = {"steps": 3, "at_once": 1, "observe": ("entropy",)}
+    return ska.sweep(NETWORK, weights, X, method, over=over, **usual | options)
+
+
+def single(weights, method=EULER):
+    """The entropy of a run by itself."""
+    return ska.simulate(NETWORK, weights, X, method, steps=3, observe=("entropy",)).entropy
 
 
 # Axes.
@@ -53,8 +59,7 @@ NUMBERS = {
 def test_numbers_of_any_library_are_numbers(kind):
     data = sweep(WEIGHTS, lambda dt: ska.Euler(dt), over=ska.grid(dt=NUMBERS[kind]([0.25, 0.1])))
     assert data.dt.dtype.kind == "f"
-    one = ska.simulate(NETWORK, WEIGHTS, X, ska.Euler(0.1), steps=3)
-    np.testing.assert_allclose(data.entropy.sel(dt=0.1), one.entropy, rtol=1e-6)
+    np.testing.assert_allclose(data.entropy.sel(dt=0.1), single(WEIGHTS), rtol=1e-6)
 
 
 LABELLED = {
@@ -90,8 +95,7 @@ def test_labels(case, tmp_path):
 def test_keys_are_an_axis():
     keys = jax.random.split(jax.random.key(0), 2)
     data = sweep(lambda key: NETWORK.init(key, X), over=ska.grid(key=keys))
-    one = ska.simulate(NETWORK, NETWORK.init(keys[1], X), X, EULER, steps=3)
-    np.testing.assert_allclose(data.entropy[1], one.entropy, rtol=1e-6)
+    np.testing.assert_allclose(data.entropy[1], single(NETWORK.init(keys[1], X)), rtol=1e-6)
 
 
 NO_AXES = {
@@ -138,7 +142,7 @@ def test_an_axis_that_nothing_reads_is_refused_by_name(over):
 
 
 def test_no_axis_has_a_name_that_results_have():
-    data = sweep(final=True)
+    data = sweep(final=True, observe=None)
     own = {*data.variables, *data.dims, *ska.sweeps.on_times(data).dims} - {"seed"}
     assert {*NAMES, "t", "time", "record", "layer", "output", "outcome", "parameter_dt"} <= own
     for name in own:
@@ -193,16 +197,14 @@ FUNCTIONS = {
 def test_anything_that_can_be_called_is_a_function(kind):
     data = sweep(FUNCTIONS[kind])
     for seed in (0, 2):
-        one = ska.simulate(NETWORK, start(seed), X, EULER, steps=3)
-        np.testing.assert_allclose(data.entropy.sel(seed=seed), one.entropy, rtol=1e-6)
+        np.testing.assert_allclose(data.entropy.sel(seed=seed), single(start(seed)), rtol=1e-6)
 
 
 def test_classes_are_functions_too():
-    data = ska.sweep(NETWORK, WEIGHTS, X, ska.Euler, over=ska.grid(dt=[0.2, 0.1]), steps=3)
-    one = ska.simulate(NETWORK, WEIGHTS, X, EULER, steps=3)
-    # Lanes that run together may round otherwise, on some processors.
-    np.testing.assert_allclose(data.entropy.sel(dt=0.1), one.entropy, rtol=1e-6)
-    data = ska.sweep(NETWORK, WEIGHTS, X, ska.Euler, t1=float, over=ska.grid(dt=[0.1], x=[1, 0.5]))
+    data = sweep(WEIGHTS, ska.Euler, over=ska.grid(dt=[0.2, 0.1]))
+    np.testing.assert_allclose(data.entropy.sel(dt=0.1), single(WEIGHTS), rtol=1e-6)
+    over = ska.grid(dt=[0.1], x=[1, 0.5])
+    data = sweep(WEIGHTS, ska.Euler, steps=None, t1=float, over=over)
     assert np.isfinite(data.t).sum("record").values.tolist() == [[11, 6]]
 
 
@@ -222,8 +224,10 @@ ERRORS = {
 }
 
 
-@pytest.mark.parametrize("stored", [False, True])
-@pytest.mark.parametrize("kind", ERRORS)
+@pytest.mark.parametrize(
+    ("kind", "stored"),
+    [*((kind, False) for kind in ERRORS), ("OSError", True), ("text that no file holds", True)],
+)
 def test_an_error_in_a_function_loses_its_lane_alone(kind, stored, tmp_path):
     def weights(seed):
         if seed == 2:
@@ -240,8 +244,8 @@ def test_an_error_in_a_function_loses_its_lane_alone(kind, stored, tmp_path):
     assert (data.outcome_code.sel(seed=2) == -4).all()
     told = data.outcome.sel(dt=0.2, seed=2).item()
     assert told.startswith(f"raised {name}: ") and told.endswith(", in lane 4 (dt = 0.2, seed = 2)")
-    one = ska.simulate(NETWORK, start(3), X, ska.Euler(0.2), steps=3)
-    np.testing.assert_allclose(data.entropy.sel(dt=0.2, seed=3), one.entropy, rtol=1e-6)
+    one = single(start(3), ska.Euler(0.2))
+    np.testing.assert_allclose(data.entropy.sel(dt=0.2, seed=3), one, rtol=1e-6)
     if stored:
         status = Store.open(tmp_path).status()
         assert (status.done, status.failed, status.refused) == (4, 2, 0)
@@ -332,7 +336,7 @@ def test_a_network_that_cannot_be_planned_loses_its_lanes_alone(monkeypatch):
     with pytest.warns(LanesFailed, match=r"1 lane raised TypeError.*; lane 1 \(depth = 2\)"):
         data = ska.sweep(
             network, lambda depth: network(depth).init(jax.random.key(0), X), X, EULER, steps=2,
-            over=ska.grid(depth=[1, 2, 3]),
+            over=ska.grid(depth=[1, 2, 3]), observe=("entropy",), at_once=1,
         )  # fmt: skip
     assert data.outcome_code.values.tolist() == [0, -4, 0]
 
