@@ -30,17 +30,13 @@ if not _MODULE and not (_SCRIPT and "skajax.__main__" not in sys.modules):
         energies,
         entropy,
         formats,
-        landmarks,
         layers,
         pipeline,
         rules,
         stop,
-        timescales,
-        variational,
     )
     from skajax._messages import SkajaxWarning
     from skajax._network_summary import summary
-    from skajax._precision import check_precision
     from skajax._simulate import RunFailed, extend, simulate
     from skajax._version import __version__
     from skajax.energies import Energy
@@ -50,14 +46,15 @@ if not _MODULE and not (_SCRIPT and "skajax.__main__" not in sys.modules):
     from skajax.methods import Adaptive, Euler, Method, Pipelined, Published, Rounded, Step
     from skajax.network import Network, mlp
     from skajax.observables import Observable, Observables
-    from skajax.sweeps import grid, load_sweep, on_times, sweep
     from skajax.system import Instant, State, System, flow, state, tangents
     from skajax.trajectory import Trajectory, load
 
 
 if TYPE_CHECKING:
-    from skajax import data, explore, plot, study
+    from skajax import data, explore, landmarks, plot, study, timescales, variational
+    from skajax._precision import check_precision
     from skajax.methods import Descent
+    from skajax.sweeps import grid, load_sweep, on_times, sweep
 
 __all__ = [
     "Adaptive",
@@ -118,16 +115,24 @@ __all__ = [
 ]
 
 
+_LATER = {
+    **dict.fromkeys(
+        ("data", "explore", "landmarks", "plot", "study", "sweeps", "timescales", "variational")
+    ),
+    "Descent": "methods",
+    "check_precision": "_precision",
+    **dict.fromkeys(("grid", "load_sweep", "on_times", "sweep"), "sweeps"),
+}
+"""What is imported when it is first asked for: modules, and names of modules. A run needs none of it."""
+
+
 def __getattr__(name: str) -> Any:
-    # Plots and studies draw in matplotlib and xarray, which a sweep on a cluster need not import; and
-    # Descent takes Optax.
-    if name in ("data", "explore", "plot", "study"):
-        with finishing():  # half of a library can often not be imported again
-            return importlib.import_module(f"skajax.{name}")
-    if name == "Descent":
-        with finishing():
-            return importlib.import_module("skajax.methods").Descent
-    raise AttributeError(f"module 'skajax' has no attribute {name!r}")
+    if name not in _LATER:
+        raise AttributeError(f"module 'skajax' has no attribute {name!r}")
+    place = _LATER[name]
+    with finishing():  # half of a library can often not be imported again
+        module = importlib.import_module(f"skajax.{place or name}")
+    return module if place is None else getattr(module, name)
 
 
 def __dir__() -> list[str]:
