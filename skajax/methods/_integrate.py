@@ -19,7 +19,7 @@ from jax import lax
 from skajax._checks import require
 from skajax._memory import host_bytes, tree_bytes
 from skajax._progress import COMPILING, Progress
-from skajax._types import Array, Bool, Int, Scalar, Tensors, TimeSeries, Weights
+from skajax._types import Array, Bool, Int, PerLayer, Scalar, Tensors, TimeSeries, Weights
 from skajax.methods._checkpoint import Checkpoint
 from skajax.methods._counting import Count, counted
 from skajax.methods._examine import Past, examine, first_past
@@ -202,7 +202,7 @@ class Integration:
             )
             self.parts = [pieces]
             self.saved = len(pieces.t) if integrator.saves == "times" else 0
-        self.evaluations = _evaluations(self.carry)
+        self.evaluations = _evaluations(self.carry.controller)
         self.budget = host_bytes() if integrator.dense else None
 
     def run(self) -> tuple[Carry, int, int]:
@@ -288,7 +288,7 @@ class Integration:
         self.status, stop = Code.RUNNING, self.stop
         self._advance(cut=True)
         if spent is not None:
-            self.evaluations = spent + self.evaluations - _evaluations(before)
+            self.evaluations = spent + self.evaluations - _evaluations(before.controller)
         self.status, self.stop = Code.STOPPED if self.status == Code.RUNNING else self.status, stop
 
 
@@ -340,6 +340,110 @@ def _strong(leaf: Any) -> Any:
     return lax.convert_element_type(leaf, leaf.dtype) if eqx.is_array(leaf) else jnp.asarray(leaf)
 
 
+class _Tried(NamedTuple):
+    """What one step came to, kept or not."""
+
+    t_next: Scalar
+    """Where it ends."""
+    weights: Weights
+    """There."""
+    error: Any
+    """Of the weights, as the solver estimates it; None if it does not."""
+    curve: diffrax.AbstractLocalInterpolation
+    """The weights within it."""
+    solver: Any
+    """The solver's state behind it."""
+    t: Scalar
+    """Where the next one begins, ..."""
+    proposed: Scalar
+    """... and ends."""
+    jumped: Bool[Array, ""]
+    controller: Any
+    """The controller's state behind it."""
+    kept: Bool[Array, ""]
+    """Whether it was accepted, and is finite."""
+    sizes: PerLayer
+    """Of each layer, the sum of its squared weights."""
+    status: Int[Array, ""]
+
+
+def _try(integrator: Integrator, c: Carry, end: Scalar, cut: Bool[Array, ""]) -> _Tried:
+    """The next step, made and judged by the controller."""
+    system, solver, term = integrator.system, integrator.solver, integrator.term
+    near = 100 * jnp.finfo(end.dtype).eps * jnp.abs(end)
+    t_next = jnp.where(cut & (c.t_next > end - near), end, c.t_next)
+    weights, error, dense, solver_state, solved = solver.step(
+        term, c.t, t_next, c.weights, system, c.solver, c.jumped
+    )
+    # A step that left the numbers' range has no error to speak of: it is infinitely large.
+    error = jax.tree.map(lambda e: jnp.where(jnp.isnan(e), jnp.inf, e), error)
+    accepted, t, proposed, jumped, controller, controlled = integrator.controller.adapt_step_size(
+        c.t, t_next, c.weights, weights, system, error, integrator.order, c.controller
+    )
+    sizes = system.squares(weights)
+    finite = jnp.isfinite(sizes).all()  # the weights, and their norms
+    kept = jnp.asarray(accepted) & finite
+    status = jnp.select(
+        [
+            accepted & ~finite,
+            accepted & (solved != diffrax.RESULTS.successful),
+            (controlled != diffrax.RESULTS.successful) | ((proposed <= t) & (t < end)),
+            (c.tried + 1 >= integrator.max_steps) & ~(cut & kept & (t >= end)),
+        ],
+        [Code.DIVERGED, Code.SOLVER_FAILED, Code.STEP_TOO_SMALL, Code.MAX_STEPS],
+        Code.RUNNING,
+    )
+    curve = solver.interpolation_cls(t0=c.t, t1=t_next, **dense)
+    return _Tried(
+        t_next, weights, error, curve, solver_state, jnp.asarray(t), jnp.asarray(proposed),
+        jnp.asarray(jumped), controller, kept, sizes, status,
+    )  # fmt: skip
+
+
+def _examined(
+    integrator: Integrator, c: Carry, tried: _Tried, spent: Scalar, since: Scalar
+) -> tuple[tuple[Any, Past], Verdict, Scalar]:
+    """What the rule remembers behind a step, what it says, and since when that holds."""
+    assert c.watch is not None and integrator.rule is not None
+    rule, t_next = integrator.rule, tried.t_next
+    memory, past = c.watch
+    # A step from a jump begins on it, a few roundings after the end of the one before.
+    past = past._replace(t=past.t.at[-1].set(c.t))
+    read = lambda time: integrator.read(time, tried.curve.evaluate(time), c.before)
+
+    def examined(w: Weights) -> Any:
+        seen = integrator.read(t_next, w, c.before)
+        return examine(rule, memory, read, past, t_next, seen, (c.error, spent), since, c.jumped)
+
+    unexamined = lambda _: (memory, past, _no_verdict(), t_next)
+    memory, past, stop, stop_t = lax.cond(tried.kept, examined, unexamined, tried.weights)
+    return (memory, past), stop, stop_t
+
+
+def _recorded(
+    integrator: Integrator, c: Carry, tried: _Tried, keep: Bool[Array, ""], leg: Leg, ts: TimeSeries
+) -> tuple[Int[Array, ""], TimeSeries, Observables]:
+    """How many records there are, and the buffers of times and records, behind a step."""
+    times, records = leg.buffers.t, leg.buffers.records
+    if integrator.saves == "steps":
+        here = jax.tree.map(lambda b: jnp.zeros_like(b[0]), records)
+        observed = lambda w: integrator.observe(tried.t, w, c.before)
+        here = lax.cond(keep, observed, lambda w: here, tried.weights)
+        return leg.saved, *written((times, records), leg.made, (tried.t, here))
+
+    def due(loop: Any) -> Bool[Array, ""]:
+        return keep & (ts[loop[0]] <= tried.t)
+
+    def save(loop: Any) -> Any:
+        n, times, records = loop
+        # Inputs may jump between the step's end and the next one's start.
+        at = tried.curve.evaluate(jnp.minimum(ts[n], tried.t_next))
+        here = integrator.observe(ts[n], at, c.before)
+        return n + 1, *written((times, records), n, (ts[n], here))
+
+    return lax.while_loop(due, save, (leg.saved, times, records))
+
+
 @eqx.filter_jit
 def advance(
     integrator: Integrator,
@@ -355,8 +459,6 @@ def advance(
 
     Only CHUNK steps are told of; records, where they are saved at times, all.
     """
-    system, solver, rule = integrator.system, integrator.solver, integrator.rule
-    term, order = integrator.term, integrator.order
 
     def unfinished(leg: Leg) -> Bool[Array, ""]:
         ahead = jnp.where(cut, leg.carry.t < end, leg.carry.t_next <= end)
@@ -365,105 +467,46 @@ def advance(
 
     def attempt(leg: Leg) -> Leg:
         c, k, buffers = leg.carry, leg.made, leg.buffers
-        near = 100 * jnp.finfo(end.dtype).eps * jnp.abs(end)
-        t_next = jnp.where(cut & (c.t_next > end - near), end, c.t_next)
-        weights, error, dense, solver_state, solved = solver.step(
-            term, c.t, t_next, c.weights, system, c.solver, c.jumped
-        )
-        # A step that left the numbers' range has no error to speak of: it is infinitely large.
-        error = jax.tree.map(lambda e: jnp.where(jnp.isnan(e), jnp.inf, e), error)
-        accepted, t, proposed, jumped, controller, controlled = (
-            integrator.controller.adapt_step_size(
-                c.t, t_next, c.weights, weights, system, error, order, c.controller
-            )
-        )
-        sizes = system.squares(weights)
-        finite = jnp.isfinite(sizes).all()  # the weights, and their norms
-        layer = jnp.argmin(jnp.isfinite(sizes)) + 1
-        keep = jnp.asarray(accepted) & finite
-        status = jnp.select(
-            [
-                accepted & ~finite,
-                accepted & (solved != diffrax.RESULTS.successful),
-                (controlled != diffrax.RESULTS.successful) | ((proposed <= t) & (t < end)),
-                (c.tried + 1 >= integrator.max_steps) & ~(cut & keep & (t >= end)),
-            ],
-            [Code.DIVERGED, Code.SOLVER_FAILED, Code.STEP_TOO_SMALL, Code.MAX_STEPS],
-            Code.RUNNING,
-        )
-
-        spent = c.error + jnp.where(keep, _relative(error, jnp.sum(sizes)), 0)
-        curve = solver.interpolation_cls(t0=c.t, t1=t_next, **dense)
+        tried = _try(integrator, c, end, cut)
+        keep, status = tried.kept, tried.status
+        layer = jnp.argmin(jnp.isfinite(tried.sizes)) + 1
+        spent = c.error + jnp.where(keep, _relative(tried.error, jnp.sum(tried.sizes)), 0)
         watch, stop, stop_t = c.watch, leg.stop, leg.stop_t
-        if rule is not None:
-            assert c.watch is not None and integrator.rule is not None
-            looking = integrator.rule
-            memory, past = c.watch
-            # A step from a jump begins on it, a few roundings after the end of the one before.
-            past = past._replace(t=past.t.at[-1].set(c.t))
-            read = lambda time: integrator.read(time, curve.evaluate(time), c.before)
-
-            def examined(w: Weights) -> Any:
-                seen = integrator.read(t_next, w, c.before)
-                return examine(
-                    looking, memory, read, past, t_next, seen, (c.error, spent), since, c.jumped
-                )
-
-            unexamined = lambda _: (memory, past, _no_verdict(), t_next)
-            memory, past, stop, stop_t = lax.cond(keep, examined, unexamined, weights)
-            watch = memory, past
+        if integrator.rule is not None:
+            watch, stop, stop_t = _examined(integrator, c, tried, spent, since)
             status = jnp.where(stop.holds, Code.STOPPED, status)
             keep &= ~stop.holds
 
         pick = lambda condition, new, old: jax.tree.map(
             lambda a, b: jnp.where(condition, a, b), new, old
         )
-        new = (t, weights, solver_state, jnp.asarray(jumped), spent, watch)
+        new = (tried.t, tried.weights, tried.solver, tried.jumped, spent, watch)
         old = (c.t, c.weights, c.solver, c.jumped, c.error, c.watch)
-        t_after, weights_after, solver_after, jumped, spent, watch = pick(keep, new, old)
+        t, weights, solver_state, jumped, spent, watch = pick(keep, new, old)
         # Where a rule holds, it is as if the step had not been tried: it will be cut short.
-        t_next_after, controller_after = pick(
-            stop.holds, (c.t_next, c.controller), (jnp.asarray(proposed), controller)
+        t_next, controller = pick(
+            stop.holds, (c.t_next, c.controller), (tried.proposed, tried.controller)
         )
-        tried = c.tried + (~stop.holds).astype(int)
+        attempts = c.tried + (~stop.holds).astype(int)
         after = Carry(
-            t_after, t_next_after, weights_after, solver_after, controller_after, jumped,
-            c.before, c.accepted + keep.astype(int), tried, spent, watch,
+            t, t_next, weights, solver_state, controller, jumped, c.before,
+            c.accepted + keep.astype(int), attempts, spent, watch,
         )  # fmt: skip
-
-        saved, times, records = leg.saved, buffers.t, buffers.records
-        if integrator.saves == "steps":
-            here = jax.tree.map(lambda b: jnp.zeros_like(b[0]), records)
-            observed = lambda w: integrator.observe(jnp.asarray(t), w, c.before)
-            here = lax.cond(keep, observed, lambda w: here, weights)
-            times, records = written((times, records), k, (t, here))
-        else:
-
-            def due(loop: Any) -> Bool[Array, ""]:
-                return keep & (ts[loop[0]] <= t)
-
-            def save(loop: Any) -> Any:
-                n, times, records = loop
-                # Inputs may jump between the step's end and the next one's start.
-                at = curve.evaluate(jnp.minimum(ts[n], t_next))
-                here = integrator.observe(ts[n], at, c.before)
-                return n + 1, *written((times, records), n, (ts[n], here))
-
-            saved, times, records = lax.while_loop(due, save, (saved, times, records))
+        saved, times, records = _recorded(integrator, c, tried, keep, leg, ts)
         # A rejected step writes its row too, which the next step overwrites.
-        steps, attempts = written((buffers.steps, buffers.tried), k, (t, tried))
-        kept = written(buffers.weights, k, weights) if integrator.dense else None
-        buffers = Pieces(times, records, steps, attempts, kept)
-        evaluations = controller.evaluations if isinstance(controller, Count) else None
+        steps, tries = written((buffers.steps, buffers.tried), k, (tried.t, attempts))
+        kept = written(buffers.weights, k, tried.weights) if integrator.dense else None
+        made = k + keep.astype(int)
         return Leg(
-            after, status, layer, evaluations, stop, stop_t, k + keep.astype(int), saved, buffers
-        )
+            after, status, layer, _evaluations(tried.controller), stop, stop_t, made, saved,
+            Pieces(times, records, steps, tries, kept),
+        )  # fmt: skip
 
     buffers = _buffers(integrator, carry, len(ts))
     zero = jnp.zeros((), int)
     leg = Leg(
-        carry, jnp.full((), Code.RUNNING), zero, _evaluations(carry), _no_verdict(), carry.t, zero, saved,
-        buffers,
+        carry, jnp.full((), Code.RUNNING), zero, _evaluations(carry.controller), _no_verdict(),
+        carry.t, zero, saved, buffers,
     )  # fmt: skip
     return lax.while_loop(unfinished, attempt, leg)
 
@@ -544,8 +587,8 @@ def _padded(ts: np.ndarray) -> np.ndarray:
     return np.append(ts, np.full(rows - len(ts), np.inf, ts.dtype))
 
 
-def _evaluations(carry: Carry) -> Any:
-    return carry.controller.evaluations if isinstance(carry.controller, Count) else None
+def _evaluations(controller: Any) -> Any:
+    return controller.evaluations if isinstance(controller, Count) else None
 
 
 def _relative(error: Any, size: Scalar) -> Scalar | float:
