@@ -13,6 +13,7 @@ So the thinned network *is* a network, whose layers read √(n/m) D: its flow is
 kernel an estimate of the whole one. With m = n, all samples and all modes it is the network itself.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -115,6 +116,7 @@ def observe(thin: Thin, weights: Any) -> Curves:
     )
 
 
+@partial(jax.jit, inline=True)  # traced once for all who ask within a program
 def solve(thin: Thin, times: TimeSeries) -> Curves:
     """The curves at increasing times, the first of them 0, along dW/dt = -∇H."""
     states = solve_ode(
