@@ -1,9 +1,6 @@
 """The paper's images: which they are, in which order, and that nothing was lost on the way."""
 
 import hashlib
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -92,17 +89,3 @@ def test_the_authors_get_their_credit():
     text = Path(ska.data.__file__).with_name("MNIST_LICENSE.md").read_text()
     for due in ("Yann LeCun", "Corinna Cortes", "Burges", "ShareAlike 3.0", "by-sa/3.0"):
         assert due in text
-
-
-def test_reading_needs_no_other_package():
-    # A fresh interpreter: another test may have imported them already.
-    code = (
-        "import json, sys, skajax as ska; ska.data.mnist_subset(1);"
-        "print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
-    )
-    root = Path(__file__).parents[1]
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
-    )
-    heavy = {"tensorflow", "tensorflow_datasets", "array_record", "mlxtend"}
-    assert heavy.isdisjoint(json.loads(done.stdout))
