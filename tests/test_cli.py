@@ -9,7 +9,6 @@ import typing
 from pathlib import Path
 
 import jax
-import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -62,10 +61,11 @@ def files(tmp_path_factory):
     for seed in (0, 1):
         run = ska.simulate(network, start(seed), x, ska.Euler(0.1), steps=8)
         run.save(folder / f"seed{seed}.nc")
-    sweep = {"over": ska.grid(seed=[0, 1]), "store": folder / "lanes"}
-    ska.sweep(network, start, x, ska.Euler(0.1), steps=8, **sweep)
-    sweep = {"over": ska.grid(dt=[0.1, 0.2], seed=[0, 1]), "store": folder / "steps"}
-    ska.sweep(network, start, x, lambda dt: ska.Euler(dt), steps=4, **sweep)
+    for name, method, axes in (
+        ("lanes", ska.Euler(0.1), ska.grid(seed=range(4))),
+        ("steps", lambda dt: ska.Euler(dt), ska.grid(dt=[0.1, 0.2], seed=[0, 1])),
+    ):
+        ska.sweep(network, start, x, method, steps=8, over=axes, store=folder / name)
     return folder
 
 
@@ -176,19 +176,8 @@ def test_reproduce_needs_a_folder(capsys):
     assert "--out" in capsys.readouterr().err
 
 
-def test_readme_snippets_run(tmp_path, monkeypatch):
-    matplotlib.use("Agg")
-    monkeypatch.chdir(tmp_path)
-    names = {}
-    for snippet in blocks("python"):
-        exec(compile(snippet, "README.md", "exec"), names)
-    assert names["run"].outcome.completed and names["data"].flow_norm.shape == (4, 24, 4)
-    assert (tmp_path / "flow.png").stat().st_size > 0
-
-
 def test_readme_is_short():
-    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
-    plt.close("all")
+    assert len(README.splitlines()) <= 120
 
 
 def test_readme_has_the_two_commands():
@@ -277,8 +266,9 @@ def test_sweep_goes_on_and_info_tells(config, tmp_path, capsys, monkeypatch):
 
 
 def test_a_sweep_in_double_precision_leaves_the_precision_as_it_was(config, tmp_path):
-    config.write_text(SWEEP.replace("t1 = 0.4", 't1 = 0.4\ndtype = "float64"'), encoding="utf-8")
-    assert main(["sweep", str(config), "--out", str(tmp_path / "out")]) == 1
+    text = ONE_LANE.replace("t1 = 0.4", 't1 = 0.4\ndtype = "float64"')
+    config.write_text(text, encoding="utf-8")
+    assert main(["sweep", str(config), "--out", str(tmp_path / "out")]) == 0
     data = xr.load_dataset(tmp_path / "out" / "sweep.nc", engine="h5netcdf")
     assert data.entropy.dtype == np.float64
     assert not jax.config.read("jax_enable_x64")
