@@ -18,6 +18,7 @@ import skajax as ska
 from skajax import timescales
 
 FINE = np.linspace(0, 2, 2001)
+OBSERVE = ("entropy", "entropy_rate", "flow_norm", "knowledge_norm", "tensor_net_rate")
 
 
 @pytest.fixture(autouse=True)
@@ -202,7 +203,9 @@ def unit():
 def test_an_exact_solution_has_its_times():
     network, weights, x, c, z0 = unit()
     method = ska.Adaptive(rtol=1e-10, atol=1e-12)
-    run = ska.simulate(network, weights, x, method, t1=30.0, dense=True, save_at="end")
+    run = ska.simulate(
+        network, weights, x, method, t1=30.0, dense=True, save_at="end", observe=OBSERVE
+    )
     data = timescales.measure(run)
     # The flow peaks, and entropy falls fastest (z zdot D' = c z² D'²), at known z.
     slope = lambda z: expit(z) * expit(-z)
@@ -235,7 +238,10 @@ def test_dense_runs_and_fine_records_agree():
     weights = jax.tree.map(lambda w: 0.05 * w, weights)
     method = ska.Adaptive(rtol=1e-8, atol=1e-10)
     times = np.linspace(0, 20, 2001)
-    run = ska.simulate(network, weights, x, method, t1=20.0, dense=True, save_at=times)
+    observe = ("entropy", "flow_norm")
+    run = ska.simulate(
+        network, weights, x, method, t1=20.0, dense=True, save_at=times, observe=observe
+    )
     chosen = [timescales.DEFINITIONS[n] for n in ("flow_peak", "entropy_left_0.5", "growth")]
     dense = timescales.measure(run, chosen)
     recorded = timescales.measure(jax.tree.map(lambda a: a, run), chosen)  # without its steps
@@ -251,7 +257,9 @@ def test_linear_growth_is_the_spectrums():
     weights = network.init(jax.random.key(0), jnp.asarray(x))
     rate = np.linalg.eigvalsh(x @ x.T + 1)[-1] / (4 * len(x) * ref.LN2)
     method = ska.Adaptive(rtol=1e-9, atol=1e-16)
-    run = ska.simulate(network, weights, jnp.asarray(x), method, t1=30 / rate, save_at="steps")
+    run = ska.simulate(
+        network, weights, jnp.asarray(x), method, t1=30 / rate, save_at="steps", observe=OBSERVE
+    )
     data = timescales.measure(run)
     np.testing.assert_allclose(one(data, "growth", 1), 1 / rate, rtol=1e-3)
     np.testing.assert_allclose(one(data, "residence_minimum", 1), 1 / rate, rtol=1e-3)
@@ -261,8 +269,9 @@ def test_float32_lanes_are_their_single_runs():
     network, weights, x = ref.SMALL.arrays(jnp.float32)
     scales = jnp.asarray([0.01, 0.1, 1.0], jnp.float32)
     lane = lambda s: ska.simulate(
-        network, jax.tree.map(lambda w: s * w, weights), x, ska.Euler(0.05), steps=100
-    )
+        network, jax.tree.map(lambda w: s * w, weights), x, ska.Euler(0.05), steps=100,
+        observe=OBSERVE,
+    )  # fmt: skip
     runs = jax.vmap(lane)(scales)
     data = timescales.measure(runs, lanes=["scale"])
     assert data["time"].dims == ("scale", "definition", "layer")
@@ -275,8 +284,9 @@ def test_float32_lanes_are_their_single_runs():
 def test_the_published_rules_first_record_flows_not():
     network, weights, x = ref.SMALL.arrays()
     run = ska.simulate(
-        network, jax.tree.map(lambda w: 0.05 * w, weights), x, ska.Published(0.05), steps=200
-    )
+        network, jax.tree.map(lambda w: 0.05 * w, weights), x, ska.Published(0.05), steps=200,
+        observe=OBSERVE,
+    )  # fmt: skip
     assert np.isnan(timescales.residence(run)[0]).all()
     data = timescales.measure(run)
     assert data["time"].sel(definition=["flow_peak", "growth", "residence_minimum"]).notnull().all()
@@ -350,7 +360,7 @@ def test_a_lane_that_failed_harms_no_other():
     )
     drawn = jax.vmap(lambda key: network.init(key, x))(jax.random.split(jax.random.key(0), 3))
     ensemble = jax.tree.map(lambda w: w.at[1].set(jnp.nan), drawn)
-    single = lambda w: ska.simulate(network, w, x, ska.Euler(0.1), steps=40)
+    single = lambda w: ska.simulate(network, w, x, ska.Euler(0.1), steps=40, observe=OBSERVE)
     runs = jax.jit(jax.vmap(single))(ensemble)
     found = timescales.measure(runs, lanes=["seed"])
     assert (
@@ -420,7 +430,8 @@ def test_late_flow_of_one_neuron_decays_like_one_over_t():
     widths = []
     for end in (300.0, 3000.0):
         times = np.concatenate([np.linspace(0, 8, 100), np.geomspace(8.1, end, 200)])
-        run = ska.simulate(network, weights, x, method, t1=end, save_at=times)
+        observe = ("flow_norm", "knowledge_norm")
+        run = ska.simulate(network, weights, x, method, t1=end, save_at=times, observe=observe)
         fit = timescales.decay(run)
         # By the equation: d ln zdot / d ln t = t zdot (1/z - tanh(z/2)), between the window's ends.
         z = np.asarray(run.knowledge_norm)[:, 0]
@@ -444,7 +455,10 @@ def test_late_flow_of_two_layers_decays_as_its_local_slopes_say():
     times = np.concatenate([np.linspace(0, 15, 100), np.geomspace(15.1, end, 300)])
     method = ska.Adaptive(rtol=1e-8, atol=1e-10)
     start = ref.to_skajax(weights)
-    run = ska.simulate(ref.SMALL.network, start, jnp.asarray(x), method, t1=end, save_at=times)
+    run = ska.simulate(
+        ref.SMALL.network, start, jnp.asarray(x), method, t1=end, save_at=times,
+        observe=("flow_norm",),
+    )  # fmt: skip
     fit = timescales.decay(run)
     # d ln ‖Φ‖ / d ln t, by differences of an integration of its own.
     solved = solve_ivp(
