@@ -145,7 +145,7 @@ def test_of_the_squared_error_they_are_the_neural_tangent_kernel(x64):
     np.testing.assert_allclose(np.linalg.norm(both, axis=1), 1, rtol=1e-12)
 
 
-@pytest.mark.parametrize("energy", [ska.energies.CrossEntropy(), ska.energies.SquaredError(), ska.energies.Entropy(local=False)])  # noqa: E501  # fmt: skip
+@pytest.mark.parametrize("energy", [ska.energies.CrossEntropy(), ska.energies.Entropy(local=False)])
 def test_of_global_energies_they_are_minus_the_gauss_newton_matrix(energy, x64):
     network, weights, batch = supervised()
     network = ska.mlp([4, 3], scale=0.8)
