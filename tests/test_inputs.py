@@ -1,6 +1,5 @@
 """Inputs over time: mini-batches that take turns, and inputs that move smoothly."""
 
-import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +7,9 @@ import pytest
 from reference import SMALL, flow, forward, observables, solve, to_skajax
 
 import skajax as ska
+
+FEW = ("entropy", "transport")
+flow_of = jax.jit(ska.flow, static_argnums=0)
 
 
 def problem(dtype=jnp.float64, samples=12):
@@ -51,10 +53,10 @@ def test_the_last_partial_batch(x64):
 def test_euler_uses_the_batch_at_the_steps_start(x64):
     network, weights, x = problem()
     inputs = batches(x, period=0.2)
-    run = ska.simulate(network, weights, inputs, ska.Euler(0.1), steps=4)
+    run = ska.simulate(network, weights, inputs, ska.Euler(0.1), steps=4, observe=FEW)
     by_hand = weights
     for k in range(4):
-        rate = ska.flow(network, by_hand, inputs.at(0.1 * k).x)
+        rate = flow_of(network, by_hand, inputs.at(0.1 * k).x)
         by_hand = jax.tree.map(lambda w, v: w + 0.1 * v, by_hand, rate)
     assert distance(run.final.weights, by_hand) < 1e-13
 
@@ -62,33 +64,27 @@ def test_euler_uses_the_batch_at_the_steps_start(x64):
 def test_adaptive_steps_end_on_the_jumps(x64):
     """And the run is that of one run a mini-batch, each begun where the one before ended."""
     network, weights, x = problem()
-    inputs, method = batches(x), ska.Adaptive(diffrax.Tsit5(), rtol=1e-9, atol=1e-11)
-    run = ska.simulate(network, weights, inputs, method, t1=0.5)
+    inputs, method = batches(x), ska.Adaptive(rtol=1e-9, atol=1e-11)
+    run = ska.simulate(network, weights, inputs, method, t1=0.5, observe=FEW)
     ends = np.asarray(run.path.t)
     for jump in 0.1 * np.arange(1, 5):
         assert np.abs(ends - jump).min() < 1e-14
     piece = weights
     for k in range(5):
         batch = inputs.at(0.1 * k + 0.05).x
-        piece = ska.simulate(network, piece, batch, method, t1=0.1, save_at="end").final.weights
+        piece = ska.simulate(network, piece, batch, method, t1=0.1, observe=()).final.weights
     assert distance(run.final.weights, piece) < 1e-8
-    inside = jax.jit(lambda w: ska.simulate(network, w, inputs, method, t1=0.5).final.weights)
-    assert distance(inside(weights), piece) < 1e-8
+    inside = jax.jit(lambda w: ska.simulate(network, w, inputs, method, t1=0.5, observe=()).final)
+    assert distance(inside(weights).weights, piece) < 1e-8
 
 
 def test_short_periods_give_the_flow_of_all_samples(x64):
     """Averaging: the distance falls with the period, to first order."""
     network, weights, x = problem()
-    exact = ska.simulate(
-        network, weights, x, ska.Adaptive(diffrax.Dopri8(), rtol=1e-11, atol=1e-13), t1=0.96,
-        save_at="end",
-    )  # fmt: skip
-    method = ska.Adaptive(diffrax.Dopri8(), rtol=1e-9, atol=1e-11, max_steps=100_000)
-    away = []
-    for period in (0.08, 0.04, 0.02):
-        inputs = ska.MiniBatches(x, size=3, period=period)
-        run = ska.simulate(network, weights, inputs, method, t1=0.96, save_at="end")
-        away.append(distance(run.final.weights, exact.final.weights))
+    method = ska.Adaptive(rtol=1e-9, atol=1e-11)
+    go = lambda x: ska.simulate(network, weights, x, method, t1=0.96, observe=()).final.weights
+    exact = go(x)
+    away = [distance(go(batches(x, period=T, key=None)), exact) for T in (0.08, 0.04, 0.02)]
     np.testing.assert_allclose(np.log2(np.divide(away[:-1], away[1:])), 1, atol=0.1)
 
 
@@ -99,11 +95,11 @@ def test_runs_go_on_with_the_same_batches(name, tmp_path, x64):
     if name == "euler":
         method, short, whole = ska.Euler(0.05), {"steps": 6}, {"steps": 14}
     else:
-        method, short, whole = ska.Adaptive(), {"t1": 0.3}, {"t1": 0.7}
+        method, short, whole = ska.Adaptive(rtol=1e-9, atol=1e-11), {"t1": 0.3}, {"t1": 0.7}
         whole = {**whole, "save_at": np.linspace(0, 0.7, 8)}
         short = {**short, "save_at": np.linspace(0, 0.3, 4)}
-    run = ska.simulate(network, weights, inputs, method, **whole)
-    begun = ska.simulate(network, weights, inputs, method, **short)
+    run = ska.simulate(network, weights, inputs, method, observe=FEW, **whole)
+    begun = ska.simulate(network, weights, inputs, method, observe=FEW, **short)
     rest = {k: v[4:] if k == "save_at" else v for k, v in whole.items()}
     longer = ska.extend(begun, **rest)
     for name in run.records:
@@ -116,8 +112,10 @@ def test_moving_inputs_have_tangents_and_transport(x64):
     system = ska.System(network, inputs)
     instant = ska.Instant(system, jnp.asarray(0.4), weights)
     h = 1e-5
-    at = lambda s: (
-        system.trace(0.4 + s, jax.tree.map(lambda w, v: w + s * v, weights, instant.flow)).Z
+    at = jax.jit(
+        lambda s: (
+            system.trace(0.4 + s, jax.tree.map(lambda w, v: w + s * v, weights, instant.flow)).Z
+        )
     )
     for zdot, up, down in zip(instant.Zdot, at(h), at(-h), strict=True):
         np.testing.assert_allclose(zdot, (up - down) / (2 * h), rtol=1e-8, atol=1e-9)
@@ -132,10 +130,11 @@ def test_a_sweep_over_periods(x64):
     network, weights, x = problem()
     data = ska.sweep(
         network, weights, lambda period: batches(x, period=period), ska.Euler(0.05), steps=6,
-        over=ska.grid(period=[0.1, 0.2]),
+        over=ska.grid(period=[0.1, 0.2]), observe=FEW,
     )  # fmt: skip
     for n, period in enumerate((0.1, 0.2)):
-        one = ska.simulate(network, weights, batches(x, period=period), ska.Euler(0.05), steps=6)
+        inputs = batches(x, period=period)
+        one = ska.simulate(network, weights, inputs, ska.Euler(0.05), steps=6, observe=FEW)
         np.testing.assert_allclose(data.entropy[n], one.entropy, rtol=1e-12)
 
 
@@ -218,7 +217,7 @@ def test_a_rule_ends_an_adaptive_run_by_readings_of_the_batch_at_hand(name, cour
     for rtol in (1e-4, 1e-8):
         method = ska.Adaptive(rtol=rtol, atol=rtol / 100)
         run = ska.simulate(
-            ska.mlp([5]), to_skajax(WEIGHTS), inputs, method, 4.0, until=rule, save_at="end"
+            ska.mlp([5]), to_skajax(WEIGHTS), inputs, method, 4.0, until=rule, observe=()
         )
         assert run.outcome.stopped
         assert float(run.final.t) == pytest.approx(t, abs=max(1e-4, 5 * rtol))
@@ -240,7 +239,7 @@ def test_a_rule_ends_eulers_run_by_readings_of_the_batch_at_hand(name, x64):
     assert step * dt == pytest.approx(about, abs=0.03)
     inputs = ska.MiniBatches(SCALED, size=4, period=PERIOD)
     run = ska.simulate(
-        ska.mlp([5]), to_skajax(WEIGHTS), inputs, ska.Euler(dt), steps=300, until=rule
+        ska.mlp([5]), to_skajax(WEIGHTS), inputs, ska.Euler(dt), steps=300, until=rule, observe=()
     )
     assert run.outcome.stopped and int(run.outcome.step) == step
     for z, want in zip(run.final.Z, forward(by_hand, x)[0], strict=True):
