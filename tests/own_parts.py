@@ -43,6 +43,19 @@ class Flatten:
         return x.reshape(x.shape[0], -1)
 
 
+@dataclasses.dataclass(frozen=True)
+class Reshape:
+    """A stage: (samples, ...) to (samples, *shape)."""
+
+    shape: tuple[int, ...]
+
+    def init(self, key, x):
+        return ()
+
+    def apply(self, weights, x):
+        return x.reshape(x.shape[0], *self.shape)
+
+
 class GateWeights(NamedTuple):
     W: jax.Array
     V: jax.Array
@@ -138,6 +151,18 @@ def sequences(dtype=jnp.float32):
     """A network with a recurrence and an attention, and sequences for it."""
     x = jax.random.uniform(jax.random.key(2), (5, 4, 3), dtype)
     network = ska.Network((Recurrent(4), Attention(3), Flatten(), ska.Dense(2, scale=0.5)))
+    return network, network.init(jax.random.key(0), x), x
+
+
+def everything(dtype=jnp.float32):
+    """A network of all these layers, and sequences for it."""
+    x = jax.random.uniform(jax.random.key(2), (5, 4, 3), dtype)
+    network = ska.Network(
+        (
+            Recurrent(4), Reshape((4, 4, 1)), Convolution(2), Reshape((2, 4)), Attention(3), Flatten(),
+            ska.Dense(2, scale=0.5),
+        )
+    )  # fmt: skip
     return network, network.init(jax.random.key(0), x), x
 
 
