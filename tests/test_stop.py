@@ -24,9 +24,13 @@ METHODS = {
 }
 
 
-def run(method=EULER, weights=WEIGHTS, **options):
+# What rules look at.
+OBSERVE = ("entropy", "entropy_rate", "knowledge_norm", "flow_norm", "tensor_net_rate")
+
+
+def run(method=EULER, weights=WEIGHTS, x=X, **options):
     span = {} if "steps" in options else {"t1": 6.0}
-    return ska.simulate(NETWORK, weights, X, method, **span | options)
+    return ska.simulate(NETWORK, weights, x, method, observe=OBSERVE, **span | options)
 
 
 def first(condition):
@@ -64,8 +68,14 @@ RULES = {
 }
 
 
-@pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        *((name, rule) for name in ("Euler", "Adaptive") for rule in RULES),
+        ("Published", "residence"),
+        ("Descent", "flow"),
+    ],
+)
 def test_a_rule_ends_the_run_where_its_records_say(name, rule):
     method, span = METHODS[name]
     rule, find = RULES[rule]
@@ -98,10 +108,10 @@ def test_a_rule_ends_the_run_where_its_records_say(name, rule):
 def test_structure_starts_at_the_first_crossing(x64):
     x, weights = X.astype(float), jax.tree.map(lambda w: w.astype(float), WEIGHTS)
     method = ska.Adaptive(rtol=1e-9, atol=1e-11)
-    full = ska.simulate(NETWORK, weights, x, method, 6.0, dense=True, save_at="end")
+    full = run(method, weights, x, dense=True, save_at="end")
     crossings = sorted(ska.landmarks.crossings(full), key=lambda c: c.t)
     assert crossings
-    ended = ska.simulate(NETWORK, weights, x, method, 6.0, until=stop.StructureStart())
+    ended = run(method, weights, x, until=stop.StructureStart())
     assert float(ended.final.t) == pytest.approx(crossings[0].t, abs=1e-7)
     assert int(ended.outcome.layer) == crossings[0].layer
     records = run()
@@ -113,8 +123,8 @@ def test_structure_starts_at_the_first_crossing(x64):
 def test_the_state_is_that_of_the_stop(x64):
     x, weights = X.astype(float), jax.tree.map(lambda w: w.astype(float), WEIGHTS)
     method = ska.Adaptive(rtol=1e-10, atol=1e-12)
-    ended = ska.simulate(NETWORK, weights, x, method, 6.0, until=stop.ResidenceTime(1.0))
-    straight = ska.simulate(NETWORK, weights, x, method, ended.final.t, save_at="end")
+    ended = run(method, weights, x, until=stop.ResidenceTime(1.0))
+    straight = run(method, weights, x, t1=ended.final.t, save_at="end")
     for got, want in zip(
         jax.tree.leaves(ended.final.weights), jax.tree.leaves(straight.final.weights), strict=True
     ):
@@ -141,28 +151,25 @@ def test_any_ends_with_the_first_and_all_with_the_last():
 
 def test_the_error_budget_counts_second_differences_of_the_weights(x64):
     x, weights = X.astype(float), jax.tree.map(lambda w: w.astype(float), WEIGHTS)
-    dt, steps = 0.02, 60
+    dt, steps = 0.02, 24
     flat = [jax.flatten_util.ravel_pytree(weights)[0]]
     for _ in range(steps):
-        run_ = ska.simulate(NETWORK, weights, x, ska.Euler(dt), steps=1)
-        weights = run_.final.weights
+        weights = run(ska.Euler(dt), weights, x, steps=1).final.weights
         flat.append(jax.flatten_util.ravel_pytree(weights)[0])
     W = np.asarray(flat)
     norm = np.linalg.norm(W, axis=1)
     each = np.linalg.norm(W[2:] - 2 * W[1:-1] + W[:-2], axis=1) / norm[1:-1] / 2
     spent = np.concatenate([[0, 0], np.cumsum(each)])
-    limit = spent[40] * (1 + 1e-9)
+    limit = spent[16] * (1 + 1e-9)
     start = jax.tree.map(lambda w: w.astype(float), WEIGHTS)
-    ended = ska.simulate(
-        NETWORK, start, x, ska.Euler(dt), steps=steps, until=stop.ErrorBudget(limit)
-    )
-    assert int(ended.outcome.step) == 41
+    ended = run(ska.Euler(dt), start, x, steps=steps, until=stop.ErrorBudget(limit))
+    assert int(ended.outcome.step) == 17
     # An adaptive run spends within its tolerance, step by step.
     loose = ska.Adaptive(rtol=1e-3, atol=1e-5)
-    ended = ska.simulate(NETWORK, start, x, loose, 6.0, until=stop.ErrorBudget(1e-4))
+    ended = run(loose, start, x, until=stop.ErrorBudget(1e-4))
     assert ended.outcome.stopped
     tight = ska.Adaptive(rtol=1e-9, atol=1e-11)
-    unspent = ska.simulate(NETWORK, start, x, tight, 6.0, until=stop.ErrorBudget(1e-4))
+    unspent = run(tight, start, x, until=stop.ErrorBudget(1e-4))
     assert unspent.outcome.completed
 
 
@@ -171,10 +178,9 @@ def test_the_error_budget_is_of_the_whole_weights(x64):
     network = ska.mlp([7, 4], scale=0.3)
     weights = network.init(jax.random.key(1), x)
     for method, limit in ((ska.Euler(0.02), 4e-4), (ska.Adaptive(), 2e-6)):
+        options = {"until": stop.ErrorBudget(limit), "observe": ()}
         ends = [
-            ska.simulate(
-                network, weights, x, method, 4.0, until=stop.ErrorBudget(limit), reduction=effort
-            )
+            ska.simulate(network, weights, x, method, 4.0, reduction=effort, **options)
             for effort in ("off", "full")
         ]
         assert all(end.outcome.stopped for end in ends) and int(ends[1].stats.rank) == 5
@@ -183,7 +189,7 @@ def test_the_error_budget_is_of_the_whole_weights(x64):
 
 def test_comparison_reads_a_lane_that_has_ended():
     rule = stop.ResidenceTime(1.0)
-    lane = lambda w: ska.simulate(NETWORK, w, X, EULER, steps=300, until=rule)
+    lane = lambda w: run(weights=w, steps=300, until=rule)
     batch = jax.vmap(lane)(jax.tree.map(lambda w: w[None], WEIGHTS))
     table = stop.compare(jax.tree.map(lambda a: a[0], batch), [rule, stop.ResidenceTime(0.5)])
     single = stop.compare(run(until=rule), [rule, stop.ResidenceTime(0.5)])
@@ -196,7 +202,7 @@ def test_names_survive_jit_and_fields_of_any_kind():
     rule = stop.FlowConverged(0.7) & (stop.ResidenceTime(9) | stop.StructureStart(2))
     name = "FlowConverged(fraction=0.7) & (ResidenceTime(time=9) | StructureStart(layer=2))"
     assert rule.names() == (name,)
-    inside = jax.jit(lambda w: ska.simulate(NETWORK, w, X, EULER, steps=300, until=rule))(WEIGHTS)
+    inside = jax.jit(lambda w: run(weights=w, steps=300, until=rule))(WEIGHTS)
     assert inside.outcome.rules == (name,)
 
     class Mine(stop.ResidenceTime):
@@ -232,7 +238,7 @@ def test_lanes_stop_each_for_itself(method):
 
     def lane(scale):
         weights = jax.tree.map(lambda w: scale * w, WEIGHTS)
-        return ska.simulate(NETWORK, weights, X, method, steps=300, until=rule)
+        return run(method, weights, steps=300, until=rule)
 
     batch = jax.jit(jax.vmap(lane))(scales)
     ends = set()
@@ -259,7 +265,7 @@ def test_adaptive_lanes_stop_where_single_runs_do(x64):
     def lane(scale, rate, time, save_at=tuple(range(0, 7))):
         start = jax.tree.map(lambda w: scale * w, weights)
         rule = stop.EntropyConverged(rate) | stop.ResidenceTime(time)
-        return ska.simulate(NETWORK, start, x, ska.Adaptive(), 6.0, save_at=save_at, until=rule)
+        return run(ska.Adaptive(), start, x, save_at=save_at, until=rule)
 
     # Inside a step, never, at once, at the end of the last record's interval, and a failure.
     lanes = [(1.0, 0.5, 1e9), (1.0, 1e-9, 1e9), (1.0, 1e-9, 1e-9), (0.5, 1.5, 1e9), (1e200, 1, 1e9)]

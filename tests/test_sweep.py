@@ -7,12 +7,12 @@ import pytest
 import xarray as xr
 
 import skajax as ska
-from skajax.observables import NAMES
 from skajax.sweeps import _plan
 
 X = jax.random.uniform(jax.random.key(0), (10, 8))
 NETWORK = ska.mlp([6, 4], scale=0.3)
 WEIGHTS = NETWORK.init(jax.random.key(0), X)
+FEW = {"observe": ("entropy", "tensor_net", "output_mean")}  # of layers, and of outputs
 
 
 def start(seed):
@@ -23,7 +23,7 @@ def assert_is_single(lane, run):
     """Bit for bit, and NaN beyond."""
     kept = len(run.t)
     np.testing.assert_array_equal(lane.t[:kept], run.t)
-    for name in NAMES:
+    for name in run.observables:
         want = np.asarray(getattr(run, name))
         got = lane[name].values
         np.testing.assert_array_equal(got[:kept, : want.shape[1]], want, name)
@@ -60,49 +60,47 @@ def test_what_lanes_have_in_common_is_made_once(monkeypatch):
         count(name)
     data = ska.sweep(
         NETWORK, start, X, lambda dt: ska.Euler(dt), steps=3,
-        over=ska.grid(dt=[0.1, 0.05], seed=range(8)),
+        over=ska.grid(dt=[0.1, 0.05], seed=range(8)), **FEW,
     )  # fmt: skip
     assert data.sizes["seed"] == 8
     assert sorted(made) == sorted(2 * names)  # once for each method
 
 
 def test_the_order_of_lanes_changes_nothing(compilations):
-    forward = ska.sweep(
-        NETWORK, WEIGHTS, X, lambda dt: ska.Euler(dt), t1=0.5, over=ska.grid(dt=[0.1, 0.05])
+    sweep = lambda steps: ska.sweep(
+        NETWORK, WEIGHTS, X, lambda dt: ska.Euler(dt), t1=0.5, over=ska.grid(dt=steps), **FEW
     )
+    forward = sweep([0.1, 0.05])
     with compilations() as found:
-        backward = ska.sweep(
-            NETWORK, WEIGHTS, X, lambda dt: ska.Euler(dt), t1=0.5, over=ska.grid(dt=[0.05, 0.1])
-        )
+        backward = sweep([0.05, 0.1])
     assert found == []  # lanes of one shape share their program
     xr.testing.assert_identical(backward.sel(dt=[0.1, 0.05]), forward)
 
 
 def test_a_list_of_methods_is_an_axis():
     methods = [ska.Euler(0.1), ska.Adaptive(), ska.Published(0.1)]
-    data = ska.sweep(NETWORK, WEIGHTS, X, methods, t1=0.5)
+    data = ska.sweep(NETWORK, WEIGHTS, X, methods, t1=0.5, **FEW)
     assert data["method"].values.tolist() == [method.name for method in methods]
     for n, method in enumerate(methods):
-        assert_is_single(data.isel(method=n), ska.simulate(NETWORK, WEIGHTS, X, method, 0.5))
+        run = ska.simulate(NETWORK, WEIGHTS, X, method, 0.5, **FEW)
+        assert_is_single(data.isel(method=n), run)
 
 
 def test_networks_and_data_of_different_shapes():
     network = lambda width, depth: ska.mlp([width] * depth)
-    inputs = lambda samples: X[:samples]
-    weights = lambda width, depth, samples: network(width, depth).init(
-        jax.random.key(0), inputs(samples)
-    )
+    inputs = lambda width: X[: 2 * width]
+    weights = lambda width, depth: network(width, depth).init(jax.random.key(0), inputs(width))
     data = ska.sweep(
         network, weights, inputs, ska.Euler(0.1), steps=3,
-        over=ska.grid(width=[2, 5], depth=[1, 3], samples=[4, 10]),
+        over=ska.grid(width=[2, 5], depth=[1, 3]), **FEW,
     )  # fmt: skip
     assert data.sizes["layer"] == 3 and data.sizes["output"] == 5
-    for width, depth, samples in [(2, 1, 4), (5, 3, 10), (2, 3, 10)]:
+    for width, depth in [(2, 1), (5, 3), (2, 3)]:
         run = ska.simulate(
-            network(width, depth), weights(width, depth, samples), X[:samples],
-            ska.Euler(0.1), steps=3,
+            network(width, depth), weights(width, depth), inputs(width),
+            ska.Euler(0.1), steps=3, **FEW,
         )  # fmt: skip
-        assert_is_single(data.sel(width=width, depth=depth, samples=samples), run)
+        assert_is_single(data.sel(width=width, depth=depth), run)
 
 
 def test_failures_are_data_and_harm_no_other():
@@ -117,7 +115,7 @@ def test_failures_are_data_and_harm_no_other():
     names = ["good", "nan", "diverges", "too few", "zero", "good too"]
     with pytest.warns(ska.sweeps.LanesFailed) as told:
         data = ska.sweep(NETWORK, weights, X, method, lambda lane: 1e38 if lane == "diverges" else 1.0,
-                         over=ska.grid(lane=names))  # fmt: skip
+                         over=ska.grid(lane=names), **FEW)  # fmt: skip
     (warning,) = map(str, (each.message for each in told))
     assert warning.startswith(
         "3 of 6 lanes did not come to their ends:\n  1 lane refused: Argument"
@@ -138,11 +136,11 @@ def test_failures_are_data_and_harm_no_other():
 def test_a_rule_ends_each_lane_for_itself():
     rule = ska.stop.FlowConverged(0.6)
     data = ska.sweep(NETWORK, start, X, ska.Euler(0.02), t1=6.0, until=rule,
-                     over=ska.grid(seed=range(3)))  # fmt: skip
+                     over=ska.grid(seed=range(3)), **FEW)  # fmt: skip
     ends = data.outcome_t.values
     assert len(set(ends)) == 3
     for seed in range(3):
-        run = ska.simulate(NETWORK, start(seed), X, ska.Euler(0.02), 6.0, until=rule)
+        run = ska.simulate(NETWORK, start(seed), X, ska.Euler(0.02), 6.0, until=rule, **FEW)
         assert float(run.final.t) == ends[seed]
 
 
