@@ -18,7 +18,8 @@ def sweep(**options):
     """The sweep that all processes, and the test by itself, make."""
     return ska.sweep(
         NETWORK, lambda seed: NETWORK.init(jax.random.key(seed), X), X, lambda dt: ska.Published(dt),
-        t1=0.5, over=ska.grid(dt=[0.1, 0.05], seed=range(9)), **options,
+        t1=0.5, over=ska.grid(dt=[0.1, 0.05], seed=range(9)),
+        observe=("entropy", "flow_norm"), **options,
     )  # fmt: skip
 
 
