@@ -148,18 +148,20 @@ def test_what_a_layer_decides_lags_by_as_many_ticks_as_there_are_layers_below(x6
 
 def test_in_the_row_space_of_few_samples(x64):
     problem = dataclasses.replace(ref.SMALL, inputs=20, samples=4, scale=0.3)
+    names = ("entropy", "flow_norm", "dissipation", "transport")
     reduced, whole = (
-        ska.simulate(*problem.arrays(), ska.Pipelined(0.05), steps=10, reduction=how)
+        ska.simulate(*problem.arrays(), ska.Pipelined(0.05), steps=10, reduction=how, observe=names)
         for how in ("full", "off")
     )
     assert reduced.stats.rank == 4 and whole.stats.rank is None
-    for name in ("entropy", "flow_norm", "dissipation", "transport"):
+    for name in names:
         np.testing.assert_allclose(reduced[name], whole[name], rtol=1e-9)
 
 
 def test_what_is_recorded_is_of_the_weights_and_how_they_move(x64):
     """Its dissipation is what the pipeline's motion takes off; with the transport it is the energy's rate."""
-    run = ska.simulate(*ref.DEEP.arrays(), ska.Pipelined(0.001), steps=100)
+    names = ("entropy", "entropy_rate", "dissipation", "transport")
+    run = ska.simulate(*ref.DEEP.arrays(), ska.Pipelined(0.001), steps=100, observe=names)
     rate = np.asarray(run.transport - run.dissipation)
     np.testing.assert_allclose(rate, run.entropy_rate, rtol=1e-10)
     moved = np.diff(np.asarray(run.entropy), axis=0) / 0.001
@@ -167,9 +169,10 @@ def test_what_is_recorded_is_of_the_weights_and_how_they_move(x64):
 
 
 def test_it_goes_on_with_what_the_pipeline_holds(x64):
-    problem = ref.SMALL.arrays()
-    whole = ska.simulate(*problem, ska.Pipelined(0.05), steps=20)
-    half = ska.extend(ska.simulate(*problem, ska.Pipelined(0.05), steps=9), steps=20)
+    run = lambda steps: ska.simulate(
+        *ref.DEEP.arrays(), ska.Pipelined(0.05), steps=steps, reduction="off", observe=()
+    )
+    whole, half = run(20), ska.extend(run(9), steps=20)
     jax.tree.map(np.testing.assert_array_equal, whole.final, half.final)
 
 
