@@ -317,20 +317,6 @@ def test_every_study_is_a_command():
     assert commands == named - alone
 
 
-def test_the_control_of_the_tensor_net_is_kept_with_a_table(tmp_path, capsys):
-    out = tmp_path / "out"
-    assert (
-        main(["study", "net-control", "--out", str(out), "--quick", "--seeds", "1", "--quiet"]) == 0
-    )
-    kept = xr.load_dataset(out / "net_control.nc", engine="h5netcdf")
-    assert kept.sizes == {"kind": 3, "seed": 1, "layer": 2}
-    table = (out / "net_control.md").read_text(encoding="utf-8")
-    assert f"{kept.peak.values[0, 0, 1]:.6f}" in table
-    capsys.readouterr()
-    assert main(["info", str(out)]) == 0
-    assert "skajax net_control 1" in capsys.readouterr().out
-
-
 def test_a_study_that_runs(tmp_path, capsys):
     out = tmp_path / "out"
     line = ["separation", "--out", str(out), "--data", "iris", "--widths", "3", "--times", "0", "1"]
@@ -445,13 +431,18 @@ def test_a_run_takes_the_place_of_a_run(files, capsys):
 # What has been written.
 
 
+def simulated(**options):
+    """The run of ``run --data x.npy`` with the options ``SMALL``."""
+    x, network = VALUES.astype(np.float32), ska.mlp([3])
+    weights = network.init(jax.random.key(0), x)
+    return ska.simulate(network, weights, x, ska.Euler(0.1), steps=2, **options)
+
+
 def test_info_knows_checkpoints_reproductions_and_unfinished_studies(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    x, network = np.ones((3, 2), np.float32), ska.mlp([2])
-    weights = network.init(jax.random.key(0), x)
-    run = ska.simulate(network, weights, x, ska.Euler(0.1), steps=4, checkpoint="point.nc")
+    run = simulated(checkpoint="point.nc")
     assert main(["info", "point.nc"]) == 0
-    assert "point.nc: a checkpoint; 4 records;" in capsys.readouterr().out
+    assert "point.nc: a checkpoint; 2 records;" in capsys.readouterr().out
 
     Path("out").mkdir()
     claim = {"number": 7, "verdict": "confirmed", "title": "It peaks"}
@@ -475,9 +466,7 @@ def test_info_knows_checkpoints_reproductions_and_unfinished_studies(tmp_path, c
 
 def test_two_files_of_one_name_are_told_apart(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    x, network = np.ones((3, 2), np.float32), ska.mlp([2])
-    weights = network.init(jax.random.key(0), x)
-    run = ska.simulate(network, weights, x, ska.Euler(0.1), steps=4)
+    run = simulated()
     names = []
     compare = ska.plot.comparison
     monkeypatch.setattr(

@@ -11,7 +11,8 @@ import xarray as xr
 from scipy.stats import chi2
 
 import skajax as ska
-from skajax.study import net_control, tensor_net, tensor_net_table
+from skajax.__main__ import main
+from skajax.study import tensor_net, tensor_net_table
 from skajax.study.claims import _net_law
 
 study = importlib.import_module("skajax.study.tensor_net")
@@ -75,8 +76,26 @@ def test_the_p_values():
     assert study.alike(values, values) == 1 and study.alike(values, values + 40) < 1e-6
 
 
-def test_the_signs_set_the_pace_of_the_layers_above_and_nothing_else():
-    found = net_control(seeds=1, quick=True).isel(seed=0)
+@pytest.fixture(scope="module")
+def control(tmp_path_factory):
+    """The control as its command keeps it, and the folder."""
+    out = tmp_path_factory.mktemp("control") / "out"
+    line = ["study", "net-control", "--out", str(out), "--quick", "--seeds", "1", "--quiet"]
+    assert main(line) == 0
+    return xr.load_dataset(out / "net_control.nc", engine="h5netcdf"), out
+
+
+def test_the_control_is_kept_with_a_table(control, capsys):
+    kept, out = control
+    assert kept.sizes == {"kind": 3, "seed": 1, "layer": 2}
+    table = (out / "net_control.md").read_text(encoding="utf-8")
+    assert f"{kept.peak.values[0, 0, 1]:.6f}" in table
+    assert main(["info", str(out)]) == 0
+    assert "skajax net_control 1" in capsys.readouterr().out
+
+
+def test_the_signs_set_the_pace_of_the_layers_above_and_nothing_else(control):
+    found = control[0].isel(seed=0)
     drawn, crossing, never = (found.sel(kind=kind) for kind in found["kind"].values)
     assert (never["crossings"] == 0).all()
     # Layer 1's z and -z follow the same equation.
