@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import reference as ref
 
 import skajax as ska
 from skajax import stop
@@ -343,3 +344,15 @@ def test_other_limits_compile_nothing(compilations):
         at(1.1)
         at(2)
     assert found == []
+
+
+def test_a_run_that_ends_within_a_step_compiles_its_loop_once(compilations):
+    # A network of this test's own, so that nothing was compiled before.
+    network, weights, x = ref.Problem("", 5, (4, 2), 8).arrays(jnp.float32)
+    rule = stop.FlowConverged(0.5)
+    with compilations() as found:
+        ended = ska.simulate(
+            network, weights, x, ska.Adaptive(), 40.0, until=rule, observe=("flow_norm",)
+        )
+    assert ended.outcome.stopped and float(ended.final.t) not in np.asarray(ended.path.t[:-1])
+    assert found.count("jit(advance)") == 1

@@ -283,8 +283,7 @@ class Integration:
         if self.integrator.saves == "times":
             ahead = self.ts[self.saved :]
             self.ts, self.saved = np.append(ahead[ahead < self.t1], self.t1), 0
-        self.integrator = self.integrator.without_rule()
-        before, self.carry = self.carry, self.carry._replace(watch=None)
+        before, self.since = self.carry, np.inf  # by the same program; the rule is asked no more
         self.status, stop = Code.RUNNING, self.stop
         self._advance(cut=True)
         if spent is not None:
@@ -416,7 +415,8 @@ def _examined(
         return examine(rule, memory, read, past, t_next, seen, (c.error, spent), since, c.jumped)
 
     unexamined = lambda _: (memory, past, _no_verdict(), t_next)
-    memory, past, stop, stop_t = lax.cond(tried.kept, examined, unexamined, tried.weights)
+    asked = tried.kept & jnp.isfinite(since)
+    memory, past, stop, stop_t = lax.cond(asked, examined, unexamined, tried.weights)
     return (memory, past), stop, stop_t
 
 
@@ -457,7 +457,8 @@ def advance(
 ) -> Leg:
     """At most ``limit`` accepted steps, until the next one would end beyond ``end``, or is cut to it.
 
-    Only CHUNK steps are told of; records, where they are saved at times, all.
+    Only CHUNK steps are told of; records, where they are saved at times, all. What the rule says up to
+    ``since`` does not count; where that is infinite it is not asked.
     """
 
     def unfinished(leg: Leg) -> Bool[Array, ""]:
