@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import skajax as ska
-from skajax.methods import _integrate
+from skajax.methods import _integration
 from skajax.observables import NAMES
 from skajax.sweeps import _block, _plan
 
@@ -273,13 +273,13 @@ def test_a_run_takes_no_more_than_was_planned(monkeypatch, family):
     network, x = ska.Network(layers), jax.random.uniform(jax.random.key(0), shape)
     calls = {}
     for name in ("begin", "advance"):
-        program = getattr(_integrate, name)
+        program = getattr(_integration, name)
 
         def heard(*arguments, name=name, program=program, **options):
             calls.setdefault(name, program.lower(*arguments, **options))
             return program(*arguments, **options)
 
-        monkeypatch.setattr(_integrate, name, heard)
+        monkeypatch.setattr(_integration, name, heard)
     sweep = lambda **options: ska.sweep(
         network, lambda seed: network.init(jax.random.key(seed), x), x, ska.Adaptive(), t1=0.01,
         over=ska.grid(seed=[0]), observe=("entropy", "flow_norm"), **options,

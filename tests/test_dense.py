@@ -11,7 +11,7 @@ import pytest
 import skajax as ska
 from skajax import _solution
 from skajax._messages import tell_once
-from skajax.methods import _adaptive, _integrate
+from skajax.methods import _adaptive, _integrate, _integration
 from skajax.methods._outcome import Code
 from skajax.observables import NAMES
 from skajax.system import System, growth_bound
@@ -297,7 +297,7 @@ def test_a_dense_run_says_what_it_keeps_and_stops_before_the_memory_is_full(
     with pytest.raises(ValueError, match="Argument dense must be False, or the network smaller"):
         run(problem, dense=True)
     monkeypatch.setattr(_adaptive, "host_bytes", lambda: 10 * rows * each)
-    monkeypatch.setattr(_integrate, "host_bytes", lambda: 4 * rows * each)
+    monkeypatch.setattr(_integration, "host_bytes", lambda: 4 * rows * each)
     tight = ska.Adaptive(rtol=1e-12, atol=1e-14)
     full = run(problem, tight, t1=100.0, dense=True)
     assert int(full.outcome.code) == Code.OUT_OF_MEMORY

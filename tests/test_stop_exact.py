@@ -177,13 +177,18 @@ RULES = {
     ),
 }
 """Composed rules of two numbers between 0 and 1. Each rule of a composition decides for some of them."""
+ALONE = {
+    "flow": lambda a, _: stop.FlowConverged(0.5 + 0.45 * a),
+    "entropy": lambda a, _: stop.EntropyConverged(0.1 + a),
+}
+"""Rules that maxima count for, by themselves."""
 
 
 def compare(name, numbers, seed, scale, solver, rtol):
     weights, x = problem(seed, scale)
     method = ska.Adaptive(SOLVERS[solver][0](), rtol=rtol, atol=rtol / 100, max_steps=20_000)
     dense = ska.simulate(NETWORK, weights, x, method, t1=T, dense=True, save_at="end")
-    rule = RULES[name](*numbers)
+    rule = (RULES | ALONE)[name](*numbers)
     want = Oracle(dense).first(rule)
     run = ska.simulate(NETWORK, weights, x, method, t1=T, until=rule, save_at="end")
     about = (name, numbers, seed, scale, solver, rtol, want, str(run.outcome))
@@ -199,10 +204,17 @@ def compare(name, numbers, seed, scale, solver, rtol):
 
 @pytest.mark.parametrize(
     ("name", "solver"),
-    [("nested", "Tsit5"), ("signs", "Tsit5"), ("nested", "Dopri8"), ("signs", "Bosh3")],
+    [
+        ("flow", "Tsit5"),
+        ("entropy", "Tsit5"),
+        ("nested", "Tsit5"),
+        ("signs", "Tsit5"),
+        ("nested", "Dopri8"),
+        ("signs", "Bosh3"),
+    ],
 )
 def test_a_rule_ends_a_run_where_it_first_holds(name, solver):
-    # The flow, the residence time and the entropy decide; a sign, the entropy, and a sign.
+    # Of compositions the flow, the residence time, the entropy decide; a sign, the entropy, a sign.
     problems = {0: (0.5, 0.1), 1: (1.0, 0.4), 3: (0.5, 1.0)}
     for (seed, numbers), rtol in zip(problems.items(), SOLVERS[solver][1], strict=True):
         compare(name, numbers, seed, 1.0, solver, rtol)

@@ -20,12 +20,12 @@ from skajax.methods._counting import Count
 from skajax.methods._fixed import Look, look_of
 from skajax.methods._integrate import (
     CHUNK,
-    Integration,
     Integrator,
     step_curve,
     stepping,
     watch_from,
 )
+from skajax.methods._integration import Integration
 from skajax.methods._method import (
     WATCHED,
     AbstractMethod,
