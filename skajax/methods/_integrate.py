@@ -277,7 +277,7 @@ def _examined(
 
 def _recorded(
     integrator: Integrator, c: Carry, tried: _Tried, keep: Bool[Array, ""], leg: Leg, ts: TimeSeries
-) -> tuple[Int[Array, ""], TimeSeries, Observables]:
+) -> tuple[Int[Array, ""], Array, Observables]:
     """How many records there are, and the buffers of times and records, behind a step."""
     times, records = leg.buffers.t, leg.buffers.records
     if integrator.saves == "steps":
