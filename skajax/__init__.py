@@ -123,7 +123,10 @@ _LATER = {
     "check_precision": "_precision",
     **dict.fromkeys(("grid", "load_sweep", "on_times", "sweep"), "sweeps"),
 }
-"""What is imported when it is first asked for: modules, and names of modules. A run needs none of it."""
+"""What is imported when it is first asked for: modules, and names, each with the module that has it.
+
+Most runs need none of it, and some of it needs other packages: Descent takes Optax, plots take Matplotlib.
+"""
 
 
 def __getattr__(name: str) -> Any:

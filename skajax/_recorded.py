@@ -46,7 +46,7 @@ def _of_dataset(data: Any) -> Recorded:
     import xarray as xr
 
     ours = isinstance(data, xr.Dataset) and "outcome_code" in data
-    require(ours, "run", "be a Trajectory, or a dataset of one", lambda: f"it was {data!r}")
+    require(ours, "run", "be a Trajectory, or a dataset of one", f"it was a {type(data).__name__}")
     lanes = data["outcome_code"].dims
     require(
         not lanes,
@@ -58,7 +58,8 @@ def _of_dataset(data: Any) -> Recorded:
     kept = np.isfinite(t.values)  # beside lanes with more records, NaN follows
     failed = int(data["outcome_code"]) not in ENDED
     failure = str(data["outcome"].item()) if failed and "outcome" in data else None
-    require(bool(kept.any()), "run", "have at least one finite record", f"it has none ({failure})")
+    but = "it has none" if failure is None else f"it has none ({failure})"
+    require(bool(kept.any()), "run", "have at least one finite record", but)
     found = {str(name): item for name, item in data.items() if item.dims[:1] == t.dims}
     layered = {name: item for name, item in found.items() if item.dims[1:2] == ("layer",)}
     # Beside lanes of deeper networks, layers that are not there are NaN too.

@@ -6,8 +6,8 @@ interpolant by Brent's method, to 1e-7 of the run's time in float64, and whateve
 
 Of any other run they are read off the records, in float64: between records an extremum is that of
 the parabola through the three around it, and a crossing that of the straight line through two,
-with errors of third and second order in the spacing of the records. So they are of one lane of a sweep,
-``data.sel(seed=0)``, or of a run's dataset.
+with errors of third and second order in the spacing of the records. In place of a run every function takes
+its dataset too, or one lane of a sweep's: ``data.sel(seed=0)``.
 """
 
 from collections.abc import Iterable, Sequence
@@ -81,6 +81,8 @@ def peaks(
 
     >>> [f"{peak.t:.1f}" for peak in ska.landmarks.peaks(run)]
     ['0.1', '2.1']
+    >>> ska.landmarks.peaks(run.to_dataset()) == ska.landmarks.peaks(run)
+    True
     """
     return _extrema(_source(run, observable), +1, every)
 

@@ -27,7 +27,7 @@ if "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ:
 gc.set_threshold(50_000, 20, 20)
 
 # What skajax imports, before it does: from within modules whose types are checked, Python does not find
-# what it has compiled of other packages, and compiles them anew, for five seconds.
+# what it has compiled of other packages, and compiles them anew.
 for package in ("diffrax", "h5netcdf", "markdown_it", "matplotlib.pyplot", "networkx", "scipy.signal",
                 "scipy.stats", "xarray"):  # fmt: skip
     importlib.import_module(package)

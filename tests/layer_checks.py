@@ -149,7 +149,8 @@ def check_methods(network, x, tmp_path):
     speed = lambda w: sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(flow(w, x)))
     ensemble = jax.tree.map(lambda a, b: jnp.stack([a, b]), *drawn)
     slopes = jax.tree.map(lambda g: g[0], jax.jit(jax.vmap(jax.grad(speed)))(ensemble))
-    found = sum(jnp.vdot(g, w) for g, w in zip(*map(jax.tree.leaves, (slopes, drawn[0]))))  # noqa: B905
+    along = zip(jax.tree.leaves(slopes), jax.tree.leaves(drawn[0]), strict=True)
+    found = sum(jnp.vdot(g, w) for g, w in along)
     ahead, behind = (speed(jax.tree.map(lambda w, s=s: s * w, drawn[0])) for s in (1.0001, 0.9999))
     np.testing.assert_allclose(found, (ahead - behind) / 2e-4, rtol=1e-6)
 

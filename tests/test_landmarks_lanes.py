@@ -102,7 +102,7 @@ def test_a_lane_that_failed_says_why(problem):
         (lambda data: data.isel(dt=0), r"over \['seed'\] \(take one: data.isel\(seed=0\)\)"),
         (lambda data: data.isel(dt=0, seed=0).flow_norm, "be a Trajectory, or a dataset of one"),
         (lambda data: data[["flow_norm"]].isel(dt=0, seed=0), "be a Trajectory, or a dataset of"),
-        (lambda data: None, "be a Trajectory, or a dataset of one, but it was None"),
+        (lambda data: None, "be a Trajectory, or a dataset of one, but it was a NoneType"),
     ],
 )
 def test_what_is_no_lane_is_refused(data, untyped, make, message):

@@ -393,7 +393,7 @@ def test_killed_at_any_moment_it_resumes_to_the_same_bits(tmp_path):
     with subprocess.Popen([sys.executable, "-c", CHILD, path]) as child:
         while not path.exists() and child.poll() is None:
             time.sleep(0.01)
-        time.sleep(np.random.default_rng().uniform(0, 0.3))
+        time.sleep(np.random.default_rng(0).uniform(0, 0.3))
         child.kill()
     assert child.returncode == -signal.SIGKILL
     method = ska.Euler(1e-4)
