@@ -77,23 +77,33 @@ def main() -> None:
     )  # fmt: skip
 
 
+SHORTEST = 0.1
+"""Seconds that a sample lasts at least: shorter ones say more of the machine than of the job."""
+
+
 def measure(
     jobs: dict[str, Callable[[], object]], rounds: int
 ) -> tuple[dict[str, float], dict[str, list[float]]]:
-    """First-call seconds (with the compilation), and seconds of each later, interleaved round."""
-    first, times = {}, {name: [] for name in jobs}
+    """First-call seconds (with the compilation), and seconds a call in each later, interleaved round.
+
+    A sample is as many calls as take :data:`SHORTEST`.
+    """
+    first, calls, times = {}, {}, {name: [] for name in jobs}
     for name, job in jobs.items():
         first[name] = timed(job)
+        calls[name] = math.ceil(SHORTEST / timed(job))
     for _ in range(rounds):
         for name, job in jobs.items():
-            times[name].append(timed(job))
+            times[name].append(timed(job, calls[name]))
     return first, times
 
 
-def timed(job: Callable[[], object]) -> float:
+def timed(job: Callable[[], object], calls: int = 1) -> float:
+    """Seconds that a call takes, as a mean over so many in a row."""
     start = time.perf_counter()
-    jax.block_until_ready(job())
-    return time.perf_counter() - start
+    for _ in range(calls):
+        jax.block_until_ready(job())
+    return (time.perf_counter() - start) / calls
 
 
 @partial(jax.jit, static_argnames=("passes", "tangents"))

@@ -195,7 +195,7 @@ def _convolved_jvp(layer: Conv, primals: Any, tangents: Any) -> tuple[Array, Arr
     # Gradients read x again, and not all the places that were cut of it.
     convolve = jax.checkpoint(
         lambda *pair: jax.lax.platform_dependent(
-            *pair, cpu=partial(_by_places, layer), default=lambda x, W: _convolved(x, W, layer)
+            *pair, cpu=partial(_by_rows, layer), default=lambda x, W: _convolved(x, W, layer)
         ),
         prevent_cse=False,
     )
@@ -206,8 +206,8 @@ def _convolved_jvp(layer: Conv, primals: Any, tangents: Any) -> tuple[Array, Arr
     return z, sum(parts[1:], start=parts[0]) if parts else jnp.zeros_like(z)
 
 
-def _by_places(layer: Conv, x: Array, W: Array) -> Array:
-    """x * W as a sum over the places within the window: of products of matrices, as their gradients are."""
+def _by_rows(layer: Conv, x: Array, W: Array) -> Array:
+    """x * W as a sum over the rows of the window: of products of matrices, as their gradients are."""
     strides, dilation, spans = _numbers(layer.strides), _numbers(layer.dilation), _spans(layer)
     pads = layer.padding
     if isinstance(pads, str):
@@ -221,11 +221,16 @@ def _by_places(layer: Conv, x: Array, W: Array) -> Array:
         end = [a + b + 1 for a, b in zip(first, last, strict=True)]
         return jax.lax.slice(x, (0, *first, 0), (x.shape[0], *end, x.shape[-1]), (1, *strides, 1))
 
-    products = (
-        matrix_product(read(q), W[q], layer.precision) for q in np.ndindex(*_numbers(layer.window))
-    )
+    def product(row: tuple[int, ...]) -> Array:
+        """The places of a row side by side, as more channels: a matrix of one column is slow to multiply."""
+        places = [read((*row, column)) for column in range(W[row].shape[0])]
+        return matrix_product(
+            jnp.concatenate(places, -1), W[row].reshape(-1, W.shape[-1]), layer.precision
+        )
+
     # One after another, so that they are not all there at once.
-    return reduce(lambda z, more: jax.lax.optimization_barrier(z + more), products)
+    rows = np.ndindex(*_numbers(layer.window)[:-1])
+    return reduce(lambda z, more: jax.lax.optimization_barrier(z + more), map(product, rows))
 
 
 def _spans(layer: Conv) -> list[int]:
