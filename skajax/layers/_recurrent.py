@@ -1,7 +1,6 @@
 """Recurrent layers: knowledge at every step of a sequence, simple or gated."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
 import jax
@@ -124,24 +123,24 @@ class Recurrent:
         """
         samples, times, _ = below.shape
         later = times - min(self.window, times)  # windows that start after z_0
-        product = self._product(weights)
+        read, V = self._read(weights, below)
 
-        def tick(z: Array, x: Array) -> tuple[Array, Array]:
-            z = self._next(product, x, z)
+        def tick(z: Array, read: Array) -> tuple[Array, Array]:
+            z = self._next(read, V, z)
             return z, z
 
         start = jnp.zeros((samples, self.width), below.dtype)
-        _, z = jax.lax.scan(tick, start, jnp.moveaxis(below[:, :later], 1, 0))
+        _, z = jax.lax.scan(tick, start, jnp.moveaxis(read[:, :later], 1, 0))
         return below, jnp.moveaxis(jnp.concatenate([start[None], z]), 0, 1)
 
     def knowledge(self, weights: _Weights, x: _Given) -> Knowledge:
         """Knowledge z_t, of shape (samples, times, width), by k steps from each window's start."""
         below, z = x
         starts = z.shape[1]
-        product = self._product(weights)
+        read, V = self._read(weights, below)
         first = []  # of the window that starts at z_0 every step counts, of the others only the last
         for step in range(below.shape[1] - starts + 1):
-            z = self._next(product, below[:, step : step + starts], z)
+            z = self._next(read[:, step : step + starts], V, z)
             first.append(z[:, :1])
         return jnp.concatenate([*first[:-1], z], axis=1)
 
@@ -162,21 +161,15 @@ class Recurrent:
             jnp.full((self.width,), bias, x.dtype),
         )
 
-    def _product(self, weights: _Weights) -> Callable[[Inputs, Array], Array]:
-        """(x, D) -> x W + D V + b in one product; of a gated layer, the gate's behind the candidate's."""
+    def _read(self, weights: _Weights, below: Inputs) -> tuple[Array, Array]:
+        """x_t W + b at all times, and V; of a gated layer, the gate's behind the candidate's."""
         parts = weights if isinstance(weights, GatedWeights) else (weights,)
-        matrix = jnp.concatenate([jnp.concatenate([part.W, part.V]) for part in parts], axis=1)
-        b = jnp.concatenate([part.b for part in parts])
+        W, V, b = (jnp.concatenate(arrays, axis=-1) for arrays in zip(*parts, strict=True))
+        return matrix_product(below, W, self.precision) + b.reshape(1, 1, -1), V
 
-        def product(x: Inputs, D: Array) -> Array:
-            made = matrix_product(jnp.concatenate([x, D], axis=-1), matrix, self.precision)
-            return made + b.reshape((1,) * (made.ndim - 1) + b.shape)
-
-        return product
-
-    def _next(self, product: Callable[[Inputs, Array], Array], x: Inputs, z: Array) -> Array:
-        """z_t of x_t and z_{t-1}, with any axes before that of the features."""
-        made = product(x, self.decide(z))
+    def _next(self, read: Array, V: Array, z: Array) -> Array:
+        """z_t of what is read at t and of z_{t-1}, with any axes before that of the neurons."""
+        made = read + matrix_product(self.decide(z), V, self.precision)
         if not self.gated:
             return made
         candidate, gate = jnp.split(made, 2, axis=-1)
