@@ -11,9 +11,11 @@ VIEWS = frozenset(
 """What is the same array, or no array yet: of a type, only constants are converted."""
 STORED = LOOPS | {
     "concatenate", "conv_general_dilated", "dot_general", "gather", "pad", "rev", "scatter", "scatter-add",
-    "optimization_barrier", "slice", "sort", "split", "transpose",
+    "optimization_barrier", "sort", "split", "transpose",
 }  # fmt: skip
 """What reads arrays from memory, and writes some; sums do too."""
+READING = STORED - {"concatenate"}
+"""What reads them from memory: the parts of an array that is put together are computed in place."""
 
 
 class _Step(NamedTuple):
@@ -29,7 +31,7 @@ def held_bytes(program: Any) -> int:
 
     Steps are taken in its order, without those that nobody reads. As XLA has it, what is computed twice is
     computed once, and kept until its last reader; an elementwise function is computed within those that
-    read it, and stored where a product, a gather or a loop does.
+    read it, or a slice taken, and stored where a product, a gather or a loop does.
     """
     steps, sizes, results = _flat(getattr(program, "jaxpr", program))
     end, readers = len(steps), dict[int, list[int]]()
@@ -43,7 +45,7 @@ def held_bytes(program: Any) -> int:
     for n in reversed(range(end)):
         for value in steps[n].makes:
             reading = readers.get(value, [])
-            if _stores(steps[n]) or any(steps[m].name in STORED for m in reading):
+            if _stores(steps[n]) or any(steps[m].name in READING for m in reading):
                 stored.add(value)
             late = [last[v] for m in reading for v in steps[m].makes if v not in stored]
             last[value] = max([last.get(value, n), *reading, *late])

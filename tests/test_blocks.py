@@ -247,7 +247,7 @@ def test_the_bytes_on_a_device_are_those_of_the_program(monkeypatch, case):
     )
     weights = sum(leaf.nbytes for leaf in jax.tree.leaves(network.init(jax.random.key(0), x)))
     size += lanes * weights * (1 if "integrate" in calls else 2)  # what the lanes begin with
-    most = 1.75 if case in ("attention", "convolution") else 1.4
+    most = 2 if case in ("attention", "convolution") else 1.4
     # Unoptimised, as tests compile, programs need a little more or less than they do for users.
     assert 0.8 * size <= group.device_bytes <= most * size
 

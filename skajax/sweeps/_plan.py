@@ -133,8 +133,7 @@ class Plan:
     def device_bytes(self) -> int:
         """What the largest block takes on each device, about: the arrays of its programs, as XLA counts them.
 
-        A process takes more: of a convolution on processors the scratch of its products, of any program
-        what the allocator keeps.
+        A process may hold more than its arrays: scratch of products, and what the allocator keeps.
         """
         return max((group.device_bytes for group in self.groups), default=0)
 
