@@ -51,6 +51,18 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("skajax")
 
 
+def pytest_addoption(parser):
+    parser.addoption("--thorough", action="store_true", help="run the further cases as well")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out the cases marked ``thorough``, each of which another case stands for, unless asked for."""
+    if not config.getoption("--thorough"):
+        further = [item for item in items if item.get_closest_marker("thorough")]
+        config.hook.pytest_deselected(items=further)
+        items[:] = [item for item in items if not item.get_closest_marker("thorough")]
+
+
 @pytest.fixture(autouse=True, scope="module")
 def forget_programs():
     """Each compiled program holds memory maps, of which a process has some 65,000: free a file's."""
