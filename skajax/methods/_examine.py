@@ -34,7 +34,7 @@ KNOWN = 3
 """A polynomial through so many readings is trusted."""
 POINTS = 17
 """At which a polynomial is looked at between two readings."""
-EXACT = 1e-7
+EXACT = 1e-8
 """Relative error of a maximum that needs no reading."""
 
 
