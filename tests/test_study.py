@@ -32,14 +32,14 @@ def made(tmp_path_factory):
     out, room = tmp_path_factory.mktemp("study") / "out", []
 
     def measured(figure, format):
-        figure.draw_without_rendering()
+        picture = image(figure, format)  # which lays it out
         box, paper = figure.get_tightbbox(), figure.bbox_inches
         room.append(min(box.x0, box.y0, paper.x1 - box.x1, paper.y1 - box.y1))
-        return image(figure, format)
+        return picture
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiments, "_paper_images", lambda: ska.data.mnist_subset(per_class=4))
-        patch.setattr(experiments, "_paper_network", lambda: ska.mlp([16, 12, 8, 10]))
+        patch.setattr(experiments, "_paper_network", lambda: ska.mlp([10] * 4))
         patch.setattr(experiments, "EXPECTED", 2)
         patch.setattr(figures, "image", measured)
         return Made(out, reproduce(out, seeds=3, quick=True), room)
