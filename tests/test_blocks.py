@@ -336,7 +336,7 @@ def test_a_plan_tells_what_a_sweep_will_do(x64):
     with pytest.warns(
         ska.sweeps.LanesFailed, match=r"4 lanes refused: .*\(method = Euler, width = 5"
     ):
-        data = sweep(5)
+        data = sweep(5, at_once=4)
     numbers = sum(int(data[name].notnull().sum()) for name in (*FEW["observe"], "t"))
     assert sweep(5, dry=True).record_bytes == pytest.approx(8 * numbers, rel=0.1)
 
