@@ -314,31 +314,30 @@ def test_a_run_takes_no_more_than_was_planned(monkeypatch, family):
 
 
 def test_a_plan_tells_what_a_sweep_will_do(x64):
-    sweep = lambda *widths, **options: ska.sweep(
+    published, adaptive, uneven = ska.Published(0.1), ska.Adaptive(), ska.Euler(0.3)
+    sweep = lambda methods, widths, **options: ska.sweep(
         lambda width: ska.mlp([width, 4]),
         lambda width, seed: ska.mlp([width, 4]).init(jax.random.key(seed), inputs()),
-        inputs(), [ska.Published(0.1), ska.Adaptive(), ska.Euler(0.3)], t1=0.5,
+        inputs(), methods, t1=0.5,
         over=ska.grid(width=widths, seed=range(4)), **FEW, **options,
     )  # fmt: skip
-    plan = sweep(5, 6, dry=True)
-    assert plan.lanes == 24 and len(plan.refused) == 8 and plan.done == 0
-    assert "whole number of steps" in str(plan.refused[16])
-    assert [(len(g.lanes), g.lane_steps) for g in plan.groups] == [
-        (4, 20),
-        (4, 20),
-        (4, None),
-        (4, None),
-    ]
+    plan = sweep([published, uneven], [5, 6], dry=True)
+    assert plan.lanes == 16 and len(plan.refused) == 8 and plan.done == 0
+    assert "whole number of steps" in str(plan.refused[8])
+    assert [(len(g.lanes), g.lane_steps) for g in plan.groups] == [(4, 20), (4, 20)]
     assert plan.seconds > 0 and plan.device_bytes > 0
     table = str(plan)
     assert "Published, 8-5-4, 10 samples" in table and "8 refused" in table
-    assert len(table.splitlines()) == 7
+    assert len(table.splitlines()) == 5
+    methods = [published, adaptive, uneven]
+    plan = sweep(methods, [5], dry=True)
+    assert [(len(g.lanes), g.lane_steps) for g in plan.groups] == [(4, 20), (4, None)]
     with pytest.warns(
         ska.sweeps.LanesFailed, match=r"4 lanes refused: .*\(method = Euler, width = 5"
     ):
-        data = sweep(5, at_once=4)
+        data = sweep(methods, [5])
     numbers = sum(int(data[name].notnull().sum()) for name in (*FEW["observe"], "t"))
-    assert sweep(5, dry=True).record_bytes == pytest.approx(8 * numbers, rel=0.1)
+    assert plan.record_bytes == pytest.approx(8 * numbers, rel=0.1)
 
 
 def test_what_cannot_fit_is_refused_beforehand(monkeypatch):

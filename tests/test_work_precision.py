@@ -13,7 +13,7 @@ from skajax.plot._work_precision import work_precision as draw
 from skajax.study import cost_table, precision_floor, recommend, work_precision
 from skajax.study.errors import relative_error
 
-NETWORK = ska.mlp([6], scale=0.3)
+NETWORK = ska.mlp([6, 4], scale=0.3)
 
 
 def problem():
