@@ -49,8 +49,10 @@ def test_what_fills_up_a_batch_changes_no_time():
     bare = x[:30, :13]
     first = weights[0]._replace(W=weights[0].W[:13])
     times = np.append(0, np.geomspace(0.01, 10, 100))
+    observe = ("entropy", "entropy_rate", "flow_norm", "knowledge_norm", "tensor_net_rate")
+    asked = {"t1": 10.0, "save_at": times, "observe": observe}
     runs = [
-        ska.simulate(network, w, data, ska.Adaptive(rtol=1e-6, atol=1e-8), 10.0, save_at=times)
+        ska.simulate(network, w, data, ska.Adaptive(rtol=1e-6, atol=1e-8), **asked)
         for w, data in ((weights, x), ((first, *weights[1:]), bare))
     ]
     full, plain = (ska.timescales.measure(run) for run in runs)

@@ -482,16 +482,12 @@ def test_a_reader_that_has_gone_is_no_error(lines):
     child.stderr.close()
 
 
-def test_the_executable_runs_what_the_module_runs(tmp_path):
+def test_the_executable_runs_what_the_module_runs(files, tmp_path):
     # What an installer writes as the script ``skajax``.
     script = tmp_path / "skajax"
     script.write_text("import sys\nfrom skajax.__main__ import command\nsys.exit(command())\n")
-    x, _ = ska.data.mnist_subset(per_class=1)
-    network = ska.mlp([3])
-    run = ska.simulate(network, network.init(jax.random.key(0), x), x, ska.Euler(0.1), steps=2)
-    run.save(tmp_path / "run.nc")
     ended = subprocess.run(
-        [sys.executable, script, "info", tmp_path / "run.nc"], capture_output=True, text=True
+        [sys.executable, script, "info", files / "seed0.nc"], capture_output=True, text=True
     )
     assert ended.returncode == 0, ended.stderr
     assert "Euler" in ended.stdout and "completed" in ended.stdout

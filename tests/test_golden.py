@@ -7,7 +7,9 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(jnp.float32, 5e-6), (jnp.float64, 1e-12)], ids=["float32", "float64"]
+    ("dtype", "tolerance"),
+    [pytest.param(jnp.float32, 5e-6, marks=pytest.mark.thorough), (jnp.float64, 1e-12)],
+    ids=["float32", "float64"],
 )
 def test_the_published_network(x64, dtype, tolerance):
     """Each observable, relative to its largest value or to that of the terms that it is a sum of.

@@ -1,5 +1,6 @@
 """Figures of layers with space draw the run's own numbers: maps, animations, attention, graphs."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
@@ -51,10 +52,14 @@ def sequences():
 
 def truth(run, x, what, layer, t):
     """From the weights alone, by the public functions of a state."""
-    weights, network = run.at(t).weights, run.network
+    return np.asarray(of_weights(run.network, run.at(t).weights, x)[what][layer - 1])
+
+
+@eqx.filter_jit
+def of_weights(network, weights, x):
     Z, D = network.forward(weights, x)
     flow, _ = ska.tangents(network, weights, ska.flow(network, weights, x), x)
-    return np.asarray({"knowledge": Z, "flow": flow, "decisions": D}[what][layer - 1])
+    return {"knowledge": Z, "flow": flow, "decisions": D}
 
 
 def drawn(ax):

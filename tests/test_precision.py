@@ -46,7 +46,7 @@ def test_drift_is_the_distance_to_float64(x64):
     weights = network.init(jax.random.key(0), x)
     run = lambda network, dtype: ska.simulate(
         network, jax.tree.map(lambda a: a.astype(dtype), weights), x.astype(dtype), ska.Euler(0.04),
-        steps=50,
+        steps=50, observe=(),
     )  # fmt: skip
     exact, short = run(network, jnp.float64), run(_at(network, "default"), jnp.float32)
     flat = lambda w: np.concatenate([np.float64(leaf).ravel() for leaf in w])

@@ -80,7 +80,7 @@ def pair():
     return network, weights, by_hand, (first, second, (), third), x
 
 
-@pytest.mark.parametrize("name", ["euler", "descent"])
+@pytest.mark.parametrize("name", ["euler", pytest.param("descent", marks=pytest.mark.thorough)])
 def test_a_residual_is_the_layer_written_by_hand(name, x64):
     network, weights, by_hand, same, x = pair()
     method, asked = check.METHODS[name]

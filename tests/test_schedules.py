@@ -36,7 +36,7 @@ def test_what_is_left_is_the_runs_own(data):
     weights = network.init(jax.random.key(0), x)
     row = data.sel(setting=ONE.name, fraction=0.3)
     dt, K = row["dt"].item(), row["K"].item()
-    run = ska.simulate(network, weights, x, ska.Euler(dt), steps=K)
+    run = ska.simulate(network, weights, x, ska.Euler(dt), steps=K, observe=())
     assert run.final.t == pytest.approx(row["T"].item(), rel=1e-5)
     Z, start = run.final.Z, network.forward(weights, x)[0]
     total = lambda Z: sum(float(ska.entropy.entropy(z).sum()) for z in Z)

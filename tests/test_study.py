@@ -33,13 +33,14 @@ def made(tmp_path_factory):
 
     def measured(figure, format):
         figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # it is laid out
         box, paper = figure.get_tightbbox(), figure.bbox_inches
         room.append(min(box.x0, box.y0, paper.x1 - box.x1, paper.y1 - box.y1))
         return image(figure, format)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiments, "_paper_images", lambda: ska.data.mnist_subset(per_class=4))
-        patch.setattr(experiments, "_paper_network", lambda: ska.mlp([16, 12, 8, 10]))
+        patch.setattr(experiments, "_paper_network", lambda: ska.mlp([10] * 4))
         patch.setattr(experiments, "EXPECTED", 2)
         patch.setattr(figures, "image", measured)
         return Made(out, reproduce(out, seeds=3, quick=True), room)

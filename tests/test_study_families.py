@@ -1,5 +1,6 @@
 """The study of families of networks: matched weights, one start, curves per decision, table, figure."""
 
+import dataclasses
 import importlib
 
 import jax
@@ -13,12 +14,29 @@ import skajax as ska
 from skajax.study import families, families_table
 
 study = importlib.import_module("skajax.study.families")
+LAYOUTS, QUICK = study.LAYOUTS, study.QUICK
 NAMES = ["dense", "conv", "recurrent", "attention", "graph"]
+FEW = ["dense", "conv", "graph"]
 SEEDS = (0, 3)
 
 
+@pytest.fixture(
+    scope="module",
+    params=[FEW, pytest.param(NAMES, marks=pytest.mark.thorough)],
+    ids=["few", "all"],
+)
+def names(request):
+    """Of the families, while the study has no others."""
+    few = lambda of: {name: of[name] for name in request.param}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study, "LAYOUTS", few(LAYOUTS))
+        quick = dataclasses.replace(QUICK, widths=few(QUICK.widths))
+        patch.setattr(study, "QUICK", quick)
+        yield request.param
+
+
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(names, tmp_path_factory):
     return tmp_path_factory.mktemp("study") / "out"
 
 
@@ -27,7 +45,8 @@ def data(folder):
     return families(folder, seeds=SEEDS, quick=True)
 
 
-def test_families_have_as_many_weights(data):
+def test_families_have_as_many_weights():
+    assert list(LAYOUTS) == NAMES
     first = [
         784 * 4 + 4,
         25 * 2 + 2,
@@ -37,7 +56,6 @@ def test_families_have_as_many_weights(data):
     ]
     read = [4, 12 * 12 * 2, 40, 18, 53]  # by the last layer
     small = [n + 10 * r + 10 for n, r in zip(first, read, strict=True)]
-    assert list(data["weights"].values) == small
     full = [
         784 * 8 + 8 + 8 * 8 + 8 + 8 * 10 + 10,
         25 * 8 + 8 + 25 * 8 * 17 + 17 + 4 * 4 * 17 * 10 + 10,
@@ -45,9 +63,9 @@ def test_families_have_as_many_weights(data):
         3 * 49 * 24 + 24 * 24 + 24 + 4 * 24 * 24 + 24 + 24 * 10 + 10,
         49 * 55 + 55 + 55 * 55 + 55 + 55 * 10 + 10,
     ]
-    cases = [study.Case(name, study.FULL.widths[name], 1, 0) for name in NAMES]
-    assert [study._count(case) for case in cases] == full
-    for counts in (small, full):
+    for form, counts in ((QUICK, small), (study.FULL, full)):
+        cases = [study.Case(name, form.widths[name], 1, 0) for name in NAMES]
+        assert [study._count(case) for case in cases] == counts
         assert max(counts) <= 1.1 * min(counts)
 
 
@@ -59,15 +77,24 @@ def test_a_graph_joins_the_patches_that_touch():
     assert {*pairs} == {*zip(*np.nonzero(apart <= 1), strict=True)}
 
 
-def test_every_layer_starts_alike(data):
-    assert list(data["family"].values) == NAMES
+def test_every_layer_starts_alike(data, names):
+    assert list(data["family"].values) == names
+    counts = [study._count(study.Case(name, QUICK.widths[name], 1, 0)) for name in names]
+    assert list(data["weights"].values) == counts
     start = data.isel(record=0)
     np.testing.assert_allclose(start["knowledge"], 0.05, rtol=1e-4)
     # h(z) = 1 - z² / (8 ln 2) up to z⁴, whose mean a normal z has 3 times.
     np.testing.assert_allclose(start["entropy"], 1 - 0.05**2 / (8 * np.log(2)), atol=2e-5)
     np.testing.assert_allclose(start["tensor_net"], 0, atol=1e-9)
-    decisions = [[4, 10], [12 * 12 * 2, 10], [28 * 40, 10], [16 * 18, 10], [16 * 53, 10]]
-    np.testing.assert_array_equal(data["decisions"].transpose("family", "layer"), decisions)
+    decisions = {
+        "dense": 4,
+        "conv": 12 * 12 * 2,
+        "recurrent": 28 * 40,
+        "attention": 16 * 18,
+        "graph": 16 * 53,
+    }
+    want = [[decisions[name], 10] for name in names]
+    np.testing.assert_array_equal(data["decisions"].transpose("family", "layer"), want)
 
 
 def test_numbers_are_those_of_a_run_by_hand(data):
@@ -125,10 +152,10 @@ def test_peaks_are_maxima_that_stand_out(template, x64):
     assert second == []
 
 
-def test_the_table_has_every_family(folder, data):
+def test_the_table_has_every_family(folder, data, names):
     text = (folder / "families.md").read_text()
     assert text == families_table(data)
-    for name, count in zip(NAMES, data["weights"].values, strict=True):
+    for name, count in zip(names, data["weights"].values, strict=True):
         for layer in (1, 2):
             assert f"| {name} | {count} | {layer} |" in text
     alike = data.assign(peaks=xr.ones_like(data["peaks"]))
@@ -143,10 +170,10 @@ def test_the_table_has_every_family(folder, data):
     assert line.split("|")[6:8] == [" – ", " – "]
 
 
-def test_the_figure_shows_medians_over_the_seeds(folder, data):
+def test_the_figure_shows_medians_over_the_seeds(folder, data, names):
     assert (folder / "families.png").stat().st_size > 10_000
     axes = ska.plot.families(data)
-    for ax, name in zip(axes, NAMES, strict=True):
+    for ax, name in zip(axes, names, strict=True):
         one = data.sel(family=name)
         flows = one["flow"].transpose("seed", "record", "layer").values.astype(float)
         shares = flows / flows.max(axis=1, keepdims=True)
@@ -157,8 +184,8 @@ def test_the_figure_shows_medians_over_the_seeds(folder, data):
         for line, curve in zip(ax.get_lines(), expected.T, strict=True):
             np.testing.assert_array_equal(line.get_xdata(), t[0, 1:])
             np.testing.assert_allclose(line.get_ydata(), curve, rtol=1e-5)
-    with pytest.raises(ValueError, match="one Axes for each of the 5 families"):
-        ska.plot.families(data, axes=axes[:3])
+    with pytest.raises(ValueError, match=f"one Axes for each of the {len(names)} families"):
+        ska.plot.families(data, axes=axes[:2])
     plt.close("all")
 
 

@@ -12,16 +12,19 @@ from scipy.stats import chi2
 
 import skajax as ska
 from skajax.__main__ import main
-from skajax.study import tensor_net, tensor_net_table
+from skajax.study import Setting, tensor_net, tensor_net_table
 from skajax.study.claims import _net_law
 
 study = importlib.import_module("skajax.study.tensor_net")
 SEEDS = 3
+SETTING = Setting("digits", 30, (8, 8))  # one program for the laws of both layers
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("study") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study, "QUICK", (SETTING,))
+        yield tmp_path_factory.mktemp("study") / "out"
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +33,7 @@ def data(folder):
 
 
 def test_what_is_measured_and_predicted(data):
-    (setting,) = study.QUICK[:1]
-    network, x, t1 = setting.network(), jnp.asarray(setting.inputs()), data["t1"].item()
+    network, x, t1 = SETTING.network(), jnp.asarray(SETTING.inputs()), data["t1"].item()
     known = ska.timescales.spectrum(x, 32)
     for seed in range(SEEDS):
         weights = network.init(jax.random.key(seed), x)
@@ -44,7 +46,7 @@ def test_what_is_measured_and_predicted(data):
         np.testing.assert_array_equal(one["measured_count"], found.reduced.count)
         np.testing.assert_allclose(one["measured_norm"], found.reduced.last[1], rtol=0.02)
         np.testing.assert_allclose(one["measured_t"], found.reduced.last[0], rtol=0.02)
-    law = [ska.timescales.net_law(n).counts for n in setting.widths]
+    law = [ska.timescales.net_law(n).counts for n in SETTING.widths]
     found = data["expected"].isel(setting=0).sel(sign="published")
     np.testing.assert_allclose(found, law, rtol=1e-3, atol=1e-6)
     assert data["drawn_count"].sizes["draw"] == SEEDS

@@ -38,7 +38,8 @@ def times_of(scales, start, network, x, t1, records=101):
     scaled = tuple(w._replace(W=s * w.W) for w, s in zip(start, scales, strict=True))
     method = ska.Adaptive(rtol=1e-9, atol=1e-11, adjoint=diffrax.ForwardMode())
     times = jnp.linspace(0, t1, records)
-    return peak_times(ska.simulate(network, scaled, x, method, t1, save_at=times))
+    run = ska.simulate(network, scaled, x, method, t1, save_at=times, observe=("flow_norm",))
+    return peak_times(run)
 
 
 def with_flow(run, flow_norm):
@@ -91,14 +92,15 @@ def test_peak_time_and_its_derivative_in_closed_form(x64):
 def test_derivatives_of_all_peaks_are_those_of_differences(x64):
     start = weights(SYNCHRONISABLE)
 
-    @jax.jit
-    def time(scales):
+    def times(scales):
         return times_of(scales, start, NETWORK, jnp.asarray(X), T1).t
 
-    scales = jnp.array([0.9, 0.6])
-    jacobian = jax.jit(jax.jacfwd(time))(scales)
+    moving = jax.jit(lambda scales, along: jax.jvp(times, (scales,), (along,)))
+    scales, units = jnp.array([0.9, 0.6]), jnp.eye(2)
+    time = lambda scales: moving(scales, units[0])[0]
+    jacobian = jnp.stack([moving(scales, unit)[1] for unit in units], axis=1)
     step = 1e-3
-    for column, unit in enumerate(jnp.eye(2)):
+    for column, unit in enumerate(units):
         near, far = (
             time(scales + n * step * unit) - time(scales - n * step * unit) for n in (1, 2)
         )
@@ -112,7 +114,8 @@ def test_derivatives_of_all_peaks_are_those_of_differences(x64):
 def test_peak_times_are_the_landmarks(x64):
     start = weights(SYNCHRONISABLE)
     times = np.linspace(0, T1, 401)
-    run = ska.simulate(NETWORK, start, X, ska.Adaptive(rtol=1e-9, atol=1e-11), T1, save_at=times)
+    method = ska.Adaptive(rtol=1e-9, atol=1e-11)
+    run = ska.simulate(NETWORK, start, X, method, T1, save_at=times, observe=("flow_norm",))
     found = peak_times(run)
     np.testing.assert_array_equal(found.inside, True)
     # The landmarks' parabola has an error of second order in the spacing, 0.03.
@@ -158,6 +161,7 @@ def test_all_flows_peak_at_once(at, x64):
         ska.Adaptive(rtol=1e-8, atol=1e-10),
         T1,
         save_at=np.linspace(0, T1, 401),
+        observe=("flow_norm",),
     )
     peaks = [peak.t for peak in ska.landmarks.peaks(run)]
     np.testing.assert_allclose(peaks, found.at, atol=1e-3 * float(found.at) + 2e-4)
@@ -193,16 +197,18 @@ def test_a_run_too_short_for_a_peak(x64):
 
 
 def test_under_jit_and_vmap_in_single_precision():
-    # A lane that can and one that cannot, beside each other.
-    lanes = [weights(seed, jnp.float32) for seed in (SYNCHRONISABLE, JUMPING)]
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *lanes)
-    x = jnp.asarray(X, jnp.float32)
-    found = jax.jit(jax.vmap(lambda w: synchronise(NETWORK, w, x, T1, at=6.0)))(stacked)
+    # A lane that can and one whose flow only falls, beside each other.
+    network, start, x = OneNeuron.problem()
+    lanes = jax.tree.map(lambda w: jnp.stack([w, 25 * w]), start)
+    at = 3.5
+    found = jax.jit(jax.vmap(lambda w: synchronise(network, w, x, 8.0, at=at)))(lanes)
     np.testing.assert_array_equal(found.succeeded, [True, False])
-    np.testing.assert_array_equal(found.layer, [0, 2])
+    np.testing.assert_array_equal(found.code, [SYNCHRONISED, NO_PEAK])
+    np.testing.assert_array_equal(found.layer, [0, 1])
     assert str(found) == f"Synchronisation(code={found.code})"
-    np.testing.assert_allclose(found.after[0], 6.0, rtol=1e-3)
-    np.testing.assert_allclose(found.factors[0], FACTORS_AT_6, rtol=5e-3)
+    np.testing.assert_allclose(found.after[0], at, rtol=1e-3)
+    factor = brentq(lambda scale: OneNeuron.time(scale) - at, 0.1, 10)
+    np.testing.assert_allclose(found.factors, [[factor], [1]], rtol=5e-3)
     assert found.spread.dtype == jnp.float32
 
 

@@ -112,9 +112,9 @@ def test_predict_and_schedule_whatever_the_rank(kind):
         np.testing.assert_allclose(getattr(found, name), getattr(run, name), rtol=1e-2, atol=1e-5)
     plan = schedule(network, x, weights=weights, size=ALL)
     assert plan.K >= 1 and np.isfinite([plan.T, plan.dt, plan.error_per_dt]).all()
-    # One layer on nothing but zeros has nothing to learn, ever.
+    # From zeros alone, weights and inputs, there is nothing to learn, ever.
     if kind == "zeros":
-        still = schedule(ska.mlp([2]), x)
+        still = schedule(network, x, weights=jax.tree.map(jnp.zeros_like, weights), size=ALL)
         assert not still.reached and np.isfinite([still.T, still.dt]).all()
 
 
