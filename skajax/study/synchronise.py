@@ -243,7 +243,8 @@ def _peaks(problem: _Problem, logs: PerLayer) -> PeakTimes:
     network, weights, x, t1, rtol, records = problem
     method = Adaptive(rtol=rtol, atol=rtol / 100, adjoint=diffrax.ForwardMode())
     times = jnp.linspace(0, t1, records, dtype=t1.dtype)
-    return peak_times(simulate(network, _scaled(weights, logs), x, method, t1, save_at=times))
+    start, seen = _scaled(weights, logs), ("flow_norm",)
+    return peak_times(simulate(network, start, x, method, t1, save_at=times, observe=seen))
 
 
 @eqx.filter_jit
