@@ -21,17 +21,20 @@ from skajax.sweeps._store import Store
 X = jax.random.uniform(jax.random.key(0), (6, 5))
 NETWORK = ska.mlp([4, 3], scale=0.3)
 WEIGHTS = NETWORK.init(jax.random.key(0), X)
+OBSERVE = ("entropy", "tensor_net", "output_mean")
 
 
-def run(**options):
-    return ska.simulate(NETWORK, WEIGHTS, X, ska.Euler(0.1), **{"steps": 3} | options)
+def run(weights=WEIGHTS, **options):
+    asked = {"steps": 3, "observe": OBSERVE} | options
+    return ska.simulate(NETWORK, weights, X, ska.Euler(0.1), **asked)
 
 
 def sweep(store):
     weights = lambda seed: NETWORK.init(jax.random.key(seed), X)
     return ska.sweep(
-        NETWORK, weights, X, ska.Euler(0.1), steps=2, over={"seed": range(2)}, store=store
-    )
+        NETWORK, weights, X, ska.Euler(0.1), steps=2, over={"seed": range(2)}, store=store,
+        observe=OBSERVE,
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -224,9 +227,9 @@ def test_threads_that_share_a_checkpoint_lose_nothing(tmp_path, monkeypatch):
 def test_a_dataset_is_the_callers_own(of, tmp_path):
     one = run()
     if of == "a dense run":
-        one = ska.simulate(NETWORK, WEIGHTS, X, ska.Adaptive(), 0.2, dense=True)
+        one = ska.simulate(NETWORK, WEIGHTS, X, ska.Adaptive(), 0.2, dense=True, observe=OBSERVE)
     if of == "lanes":
-        one = jax.vmap(lambda w: ska.simulate(NETWORK, w, X, ska.Euler(0.1), steps=2))(
+        one = jax.jit(jax.vmap(lambda w: run(weights=w, steps=2)))(
             jax.tree.map(lambda w: jnp.stack([w, w]), WEIGHTS)
         )
     before = jax.tree.map(np.array, one)

@@ -106,7 +106,7 @@ def test_gaps_lead_to_the_neighbours(number):
 
 @pytest.mark.parametrize("number", [Fixed(12, 9), BFLOAT16], ids=lambda n: n.name)
 def test_below_its_stalling_step_a_layer_rests_and_beyond_it_it_moves(number):
-    network, weights, x = ref.DEEP.arrays(jnp.float32)
+    network, weights, x = ref.SMALL.arrays(jnp.float32)
     start = jax.tree.map(number, weights)
     dt = np.asarray(stalling_step(number, start, ska.flow(network, start, x)))
 
@@ -116,10 +116,10 @@ def test_below_its_stalling_step_a_layer_rests_and_beyond_it_it_moves(number):
         pairs = zip(start, end, strict=True)
         return [any(bool((p != q).any()) for p, q in zip(a, b, strict=True)) for a, b in pairs]
 
-    assert len({*dt}) == 4
+    assert len({*dt}) == 2
     for step in (*0.999 * dt, *1.001 * dt):
         assert moved(float(step), 1) == list(dt < step)
-    assert moved(0.999 * float(dt.min()), 100) == [False] * 4  # and never will
+    assert moved(0.999 * float(dt.min()), 100) == [False] * 2  # and never will
 
 
 def test_fixed_points_stalling_step_by_hand():

@@ -162,7 +162,8 @@ def test_euler_has_order_one(problem):
     network, weights, x = problem.arrays()
     (want,) = ref.solve(*problem.numpy(), [1.0])
     runs = [
-        ska.simulate(network, weights, x, ska.Euler(1 / K), t1=1.0) for K in (100, 200, 400, 800)
+        ska.simulate(network, weights, x, ska.Euler(1 / K), t1=1.0, observe=())
+        for K in (100, 200, 400, 800)
     ]
     np.testing.assert_allclose(orders([distance(run, want) for run in runs]), 1, atol=0.05)
 
@@ -174,7 +175,7 @@ def test_tsit5_has_order_five():
     errors = []
     for n in (32, 64, 128):
         method = constant(diffrax.Tsit5(), 8.0 / n)
-        run = ska.simulate(network, weights, x, method, t1=8.0, save_at=end)
+        run = ska.simulate(network, weights, x, method, t1=8.0, save_at=end, observe=())
         assert int(run.stats.steps) == n
         errors.append(distance(run, want))
     assert errors[-1] > 1e-13  # or rounding would set the order
@@ -280,7 +281,7 @@ def test_an_implicit_solver_works_and_tells_no_evaluations():
     network, weights, x = ref.UNIT.arrays()
     start, sample = ref.UNIT.numpy()
     method = ska.Adaptive(diffrax.Kvaerno3(), rtol=1e-7, atol=1e-9)
-    run = ska.simulate(network, weights, x, method, t1=1.0, save_at=np.array([1.0]))
+    run = ska.simulate(network, weights, x, method, t1=1.0, save_at=np.array([1.0]), observe=())
     assert run.stats.evaluations is None
     assert int(run.stats.steps) > 0
     assert bool(run.outcome.completed)
@@ -334,7 +335,9 @@ OPTIMISERS = {
 def test_time_is_the_sum_of_the_learning_rates(name):
     optimiser, rates = OPTIMISERS[name]
     network, weights, x = ref.SAMPLE.arrays()
-    run = ska.simulate(network, weights, x, ska.Descent(optimiser), steps=len(rates))
+    run = ska.simulate(
+        network, weights, x, ska.Descent(optimiser), steps=len(rates), observe=("flow_norm",)
+    )
     assert bool(run.outcome.completed)
     times = np.concatenate([[0], np.cumsum(rates)])
     # The schedules themselves are computed in float32.
@@ -371,7 +374,8 @@ def test_a_schedule_is_a_non_uniform_step():
     # Gradient descent under a schedule is Euler's method on the grid of its cumulative sums.
     network, weights, x = ref.SMALL.arrays()
     start, samples = ref.SMALL.numpy()
-    run = ska.simulate(network, weights, x, ska.Descent(optax.sgd(WARM_UP)), steps=12)
+    method = ska.Descent(optax.sgd(WARM_UP))
+    run = ska.simulate(network, weights, x, method, steps=12, observe=("entropy",))
     mine = start
     for rate in RATES:
         mine = [

@@ -105,7 +105,10 @@ def test_tangents_are_central_differences(problem):
     close(got, difference, 1e-8)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.thorough) if n == "descent" else n for n in METHODS],
+)
 def test_every_method(problem, name):
     """A jitted run is the same run; observables have their shapes."""
     alone = run(problem, name)
@@ -135,23 +138,27 @@ def moved(weights, step):
     return jax.tree.map(lambda w: w + step, weights)
 
 
-def test_vmap_and_grad(problem):
+def test_vmap_and_grad(x64):
+    problem = own.sequences(jnp.float64)
     last = lambda w: run(problem, "heun", w, observe=("energy",)).energy[-1].sum()
     lanes = jax.tree.map(lambda *w: jnp.stack(w), *(moved(problem[1], s) for s in (0, 1e-5, -1e-5)))
     values, gradients = jax.jit(jax.vmap(jax.value_and_grad(last)))(lanes)
-    np.testing.assert_allclose(values[0], run(problem, "heun").energy[-1].sum(), rtol=1e-12)
+    np.testing.assert_allclose(values[0], last(problem[1]), rtol=1e-12)
     slope = sum(jnp.sum(g[0]) for g in jax.tree.leaves(gradients))
     np.testing.assert_allclose(slope, (values[1] - values[2]) / 2e-5, rtol=1e-5)
 
 
-def test_jit_and_derivative_of_an_adaptive_run(problem):
+def test_jit_and_derivative_of_an_adaptive_run(x64):
+    problem = own.images(jnp.float64)
     method = ska.Adaptive(rtol=1e-6, atol=1e-8, adjoint=diffrax.ForwardMode())
     changes = {"observe": ("energy",), "save_at": "end", "dense": False}
     last = lambda w: run(problem, "adaptive", w, method, **changes).energy[-1].sum()
     ones = jax.tree.map(jnp.ones_like, problem[1])
     function = jax.jit(lambda w: jax.jvp(last, (w,), (ones,)))
     value, slope = function(problem[1])
-    np.testing.assert_allclose(value, run(problem, "adaptive").energy[-1].sum(), rtol=1e-6)
+    np.testing.assert_allclose(
+        value, run(problem, "adaptive", **changes).energy[-1].sum(), rtol=1e-6
+    )
     up, down = (function(moved(problem[1], s))[0] for s in (1e-5, -1e-5))
     np.testing.assert_allclose(slope, (up - down) / 2e-5, rtol=1e-5)
 
@@ -186,7 +193,7 @@ def test_files_extensions_landmarks_and_plots(problem, tmp_path):
 
 
 def test_a_sweep_with_a_store_in_single_precision(tmp_path):
-    network, _, x = own.everything()
+    network, _, x = own.sequences()
     common = {
         "network": network,
         "x": x,

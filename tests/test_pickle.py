@@ -32,7 +32,7 @@ ONWARDS = {"steps": 5, "t1": 0.8}
 def simulated(name, **options):
     method, span = RUNS[name]
     network, weights, x = ref.SMALL.arrays(jnp.float32)
-    return ska.simulate(network, weights, x, method, **span, **options)
+    return ska.simulate(network, weights, x, method, observe=("entropy",), **span, **options)
 
 
 def extended(run, name):
@@ -80,7 +80,7 @@ def fail(name):
     """In another process: a run that fails raises."""
     network, weights, x = ref.SMALL.arrays(jnp.float32)
     method = {"SGD": ska.Descent(optax.sgd(1e37)), "Euler": ska.Euler(1e37)}[name]
-    return ska.simulate(network, weights, x, method, steps=5, throw=True)
+    return ska.simulate(network, weights, x, method, steps=5, throw=True, observe=("entropy",))
 
 
 def test_a_failure_is_the_same_after_pickling():

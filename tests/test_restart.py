@@ -267,7 +267,13 @@ CHECKPOINTED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", CHECKPOINTED)
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=pytest.mark.thorough) if case == "Published" else case
+        for case in CHECKPOINTED
+    ],
+)
 def test_a_checkpointed_run_goes_on_to_the_same_bits(tmp_path, monkeypatch, case):
     method, span = CHECKPOINTED[case]
     path, write = tmp_path / "long.nc", _checkpoint.Checkpoint.write
@@ -307,7 +313,14 @@ def test_a_checkpoint_serves_a_later_end(tmp_path, half):
         run(ska.Euler(0.01), t1=2.0, checkpoint=path)
 
 
-@pytest.mark.parametrize("save_at", ["steps", "end", [0.5, 0.9]])
+@pytest.mark.parametrize(
+    "save_at",
+    [
+        "steps",
+        pytest.param("end", marks=pytest.mark.thorough),
+        pytest.param([0.5, 0.9], marks=pytest.mark.thorough),
+    ],
+)
 def test_an_adaptive_checkpoint_serves_a_later_end_too(tmp_path, save_at):
     path = tmp_path / "long.nc"
     run(ADAPTIVE, t1=2.0, save_at=save_at, checkpoint=path)

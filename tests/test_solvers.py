@@ -18,6 +18,7 @@ FINDER = diffrax.VeryChord(rtol=1e-6, atol=1e-6)
 
 def solvers():
     """Of every class that can be made, one, wrapped ones among them."""
+    alike = ("Kvaerno3", "Kvaerno4")  # to Kvaerno5
     for name, kind in vars(diffrax).items():
         if inspect.isclass(kind) and issubclass(kind, diffrax.AbstractSolver):
             if issubclass(kind, diffrax.AbstractWrappedSolver) and not inspect.isabstract(kind):
@@ -33,7 +34,7 @@ def solvers():
                 solver = kind()
             except TypeError:  # an abstract one
                 continue
-            yield pytest.param(solver, id=name)
+            yield pytest.param(solver, id=name, marks=[pytest.mark.thorough] * (name in alike))
     yield pytest.param(diffrax.Kvaerno3(root_finder=FINDER), id="Kvaerno3 with tolerances")
 
 

@@ -24,12 +24,12 @@ def uniform(*shape, seed=0, dtype=jnp.float64):
 def jacobian(function, weights):
     """∂z/∂w as a NumPy matrix: of all numbers of z, in order, by all numbers of the weights."""
     flat, unravel = ravel_pytree(weights)
-    return np.asarray(jax.jacfwd(lambda w: ravel_pytree(function(unravel(w)))[0])(flat))
+    return np.asarray(jax.jit(jax.jacfwd(lambda w: ravel_pytree(function(unravel(w)))[0]))(flat))
 
 
 def own_jacobian(network, weights, x, row):
     """That of a layer's knowledge by its own weights, its inputs given."""
-    given = network.trace(weights, x).inputs[row]
+    given = jax.jit(lambda w: network.trace(w, x).inputs)(weights)[row]
     layer = network.learning[row]
     return jacobian(lambda w: layer.knowledge(w, given), weights[network.rows[row]])
 
@@ -77,7 +77,9 @@ def want_rates(x, count):
     return np.linalg.eigvalsh(kernel)[::-1][:count] / (4 * len(x) * LN2)
 
 
-@pytest.mark.parametrize("problem", own.PROBLEMS)
+@pytest.mark.parametrize(
+    "problem", [pytest.param("images", marks=pytest.mark.thorough), "sequences"]
+)
 def test_they_are_those_of_explicit_jacobians(problem, x64):
     network, weights, x = own.PROBLEMS[problem](jnp.float64)
     found = growth(network, weights, x, count=4)
@@ -149,7 +151,7 @@ def test_of_the_squared_error_they_are_the_neural_tangent_kernel(x64):
 def test_of_global_energies_they_are_minus_the_gauss_newton_matrix(energy, x64):
     network, weights, batch = supervised()
     network = ska.mlp([4, 3], scale=0.8)
-    trace = network.trace(weights, batch.x)
+    trace = jax.jit(network.trace)(weights, batch.x)
     J = jacobian(lambda w: network.forward(w, batch.x)[0], weights)
     flat, unravel = ravel_pytree(trace.Z)
 
@@ -158,7 +160,7 @@ def test_of_global_energies_they_are_minus_the_gauss_newton_matrix(energy, x64):
         here = network.knowing(trace.inputs, Z)
         return jnp.sum(energy(weights, here, batch))
 
-    H = np.asarray(jax.hessian(total)(flat))
+    H = np.asarray(jax.jit(jax.hessian(total))(flat))
     values = np.linalg.eigvalsh(-J.T @ H @ J)
     want = values[np.argsort(-np.abs(values))][:5]
     found = growth(network, weights, batch, energy, count=5)
@@ -211,7 +213,7 @@ def test_goodness_couples_the_neurons_of_a_sample(x64):
         here = network.knowing((x,), Z)
         return jnp.sum(energy(weights, here, ska.Batch(x, y)))
 
-    H = np.asarray(jax.hessian(total)(jnp.zeros(24)))
+    H = np.asarray(jax.jit(jax.hessian(total))(jnp.zeros(24)))
     values = np.linalg.eigvalsh(-J.T @ H @ J)
     want = values[np.argsort(-np.abs(values))][:4]
     np.testing.assert_allclose(found.rates[0], want, rtol=1e-10)

@@ -14,7 +14,7 @@ from skajax.observables import NAMES
 FEW = ("entropy", "flow_norm", "tensor_net", "output_mean")
 # What makes a method of one number, and what else simulate is given.
 METHODS = {
-    "Euler": (ska.Euler, {"steps": 10}),
+    "Euler": (ska.Euler, {"steps": 10, "observe": FEW}),
     "Published": (ska.Published, {"steps": 10, "observe": FEW}),
     "Descent": (
         lambda _: ska.Descent(optax.sgd(0.05, momentum=0.9)),
@@ -25,8 +25,6 @@ METHODS = {
         {"t1": 1.0, "observe": FEW},
     ),
 }
-
-each_method = pytest.mark.parametrize("name", METHODS)
 
 
 def lanes(problem, count=3):
@@ -66,7 +64,10 @@ def test_flow_tangents_and_state_under_jit_and_vmap(x64):
     assert_lane(batch[0], 0, compiled, 1e-13)
 
 
-@each_method
+@pytest.mark.parametrize(
+    "name",
+    ["Euler", "Published", pytest.param("Descent", marks=pytest.mark.thorough), "Adaptive"],
+)
 def test_vmap_and_jit_are_the_loop(name, x64):
     # Over the weights, the inputs and the method's number (dt, or rtol) at once.
     make, span = METHODS[name]
@@ -230,11 +231,16 @@ def test_gradient_through_an_adaptive_solve(x64):
     def solved(weights, t1):
         return at(ref.exact(weights, x, t1), x, weights)
 
-    got = jax.jit(jax.grad(program, argnums=(0, 1)))(ref.to_skajax(weights), jnp.asarray(1.0))
-    want = derivative(lambda s: solved(moved(weights, dw, s), 1.0))
-    np.testing.assert_allclose(along(got[0], ref.to_skajax(dw)), want, rtol=1e-7)
-    want = derivative(lambda s: solved(weights, 1.0 + s))
-    np.testing.assert_allclose(got[1], want, rtol=1e-7)
+    # Two lanes, whose steps are not the same.
+    starts, ends = [weights, [(W / 2, b / 2) for W, b in weights]], [1.0, 1.5]
+    stacked = jax.tree.map(lambda *w: jnp.stack(w), *map(ref.to_skajax, starts))
+    gradients = jax.jit(jax.vmap(jax.grad(program, argnums=(0, 1))))(stacked, jnp.asarray(ends))
+    for lane, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        got = jax.tree.map(lambda leaf, n=lane: leaf[n], gradients)
+        want = derivative(lambda s, w=start, t=end: solved(moved(w, dw, s), t))
+        np.testing.assert_allclose(along(got[0], ref.to_skajax(dw)), want, rtol=1e-7)
+        want = derivative(lambda s, w=start, t=end: solved(w, t + s))
+        np.testing.assert_allclose(got[1], want, rtol=1e-7)
 
 
 # Single precision, and the smallest and oddest of networks.
