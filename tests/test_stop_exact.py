@@ -21,7 +21,7 @@ NETWORK = ska.mlp([8, 3], scale=0.3)
 END = {"save_at": "end", "observe": ()}
 SOLVERS = {
     "Tsit5": (diffrax.Tsit5, (1e-4, 1e-5, 1e-8)),
-    "Dopri8": (diffrax.Dopri8, (1e-5, 1e-4, 1e-8)),
+    "Dopri8": (diffrax.Dopri8, (1e-4, 1e-5, 1e-8)),
     "Bosh3": (diffrax.Bosh3, (1e-4, 1e-5, 1e-5)),  # finer ones take its order thousands of steps
 }
 """And tolerances."""
@@ -211,7 +211,7 @@ def compare(name, numbers, seed, scale, solver, rtol):
         pytest.param("entropy", "Tsit5", marks=pytest.mark.thorough),
         ("nested", "Tsit5"),
         ("signs", "Tsit5"),
-        pytest.param("nested", "Dopri8", marks=pytest.mark.thorough),
+        ("nested", "Dopri8"),
         pytest.param("signs", "Bosh3", marks=pytest.mark.thorough),
     ],
 )
