@@ -15,7 +15,7 @@ STORED = LOOPS | {
 }  # fmt: skip
 """What reads arrays from memory, and writes some; sums do too."""
 READING = STORED - {"concatenate"}
-"""What reads them from memory: the parts of an array that is put together are computed in place."""
+"""What reads arrays from memory. A concatenation does not: its parts are computed where they belong in it."""
 
 
 class _Step(NamedTuple):
@@ -30,8 +30,8 @@ def held_bytes(program: Any) -> int:
     """Of a jaxpr, the bytes of what it computes that are there at one time, at most; arguments apart.
 
     Steps are taken in its order, without those that nobody reads. As XLA has it, what is computed twice is
-    computed once, and kept until its last reader; an elementwise function is computed within those that
-    read it, or a slice taken, and stored where a product, a gather or a loop does.
+    computed once, and kept until its last reader. An elementwise function is computed, and a slice taken,
+    within what reads it; it is stored where that is a product, a gather or a loop.
     """
     steps, sizes, results = _flat(getattr(program, "jaxpr", program))
     end, readers = len(steps), dict[int, list[int]]()
